@@ -1,0 +1,38 @@
+# Everything a newcomer needs: `make table1` and `make test`. Both make their own environment first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help table1 test check format setup clean
+help:  ## list the targets
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+table1: $(VENV)/.ready  ## the whole comparison on the embedded corpus -> results/tables/table1.md
+	$(BIN)/python -m experiments.sweep table1 $(ARGS)
+
+test: $(VENV)/.ready  ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+format: $(VENV)/.ready  ## let ruff rewrite what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: $(VENV)/.ready  ## make the environment and nothing else
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.12" >&2; exit 2; }
+	@echo "making the environment in $(VENV) (about 6 GB, a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## forget the environment and caches; runs/ and results/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

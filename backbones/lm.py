@@ -1,0 +1,97 @@
+"""The language model g: transformers' OPT decoder under any attention mask, with a tied head.
+
+Source: LCL paper A.1 (OPT-125M, random initialisation); huggingface/transformers `models/opt`. The loop over the layers
+is ours because the library derives positions and masks from a padding mask, and because a mask of `None` means causal
+there: here the mask and the positions are always given.
+
+Shape letters: b rows, t tokens, d width, n selected positions, v vocabulary.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import OPTConfig, OPTModel
+
+from backbones.sizes import LanguageSize
+
+
+class LanguageModel(nn.Module):
+    """OPT decoder. Initialised from torch's global generator: `build_language` gives it its own stream."""
+
+    def __init__(self, size: LanguageSize, vocab_size: int) -> None:
+        """vocab_size: rows of the tied embedding. Raises ValueError where the size declares another number."""
+        super().__init__()
+        if size.vocab_size not in (None, vocab_size):
+            raise ValueError(
+                f"language size {size.name!r} has {size.vocab_size} embedding rows, got vocab_size={vocab_size}; "
+                "use the tokenizer of that model, or a size whose vocabulary is open"
+            )
+        self.size, self.width, self.depth, self.vocab_size = size, size.width, size.depth, vocab_size
+        config = OPTConfig(
+            vocab_size=vocab_size,
+            hidden_size=size.width,
+            word_embed_proj_dim=size.width,
+            num_hidden_layers=size.depth,
+            num_attention_heads=size.heads,
+            ffn_dim=size.ffn,
+            max_position_embeddings=size.positions,
+            init_std=size.init_std,
+            dropout=0.0,
+            attention_dropout=0.0,
+            # No special ids: a pad id would take the input gradient from whatever token has that id in our tokenizer.
+            pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        self.decoder = OPTModel(config).decoder
+
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Token embeddings, without positions."""
+        return self.decoder.embed_tokens(ids)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        allowed: Bool[Tensor, "b t t"],
+        position_ids: Int[Tensor, "b t"],
+        before_layer: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """States after the final LayerNorm.
+
+        allowed: [row, i, j] is True where position i may attend position j. A position that may attend nothing
+        (padding) gets finite, meaningless states.
+        before_layer: called as (index of the layer, hidden states) before each layer; what it returns enters the layer.
+        Raises ValueError where the rows are longer than the learned positions.
+        """
+        if x.shape[1] > self.size.positions:
+            raise ValueError(
+                f"rows have {x.shape[1]} tokens, but {self.size.name!r} has {self.size.positions} learned positions; "
+                "lower the sequence length of the data"
+            )
+        # On CPU written-out attention: bf16 fused attention takes ten times as long there, forward and backward.
+        self.decoder.config._attn_implementation = "eager" if x.device.type == "cpu" else "sdpa"
+        positions = self.decoder.embed_positions
+        hidden = x + F.embedding(position_ids + positions.offset, positions.weight)
+        bias = _additive(allowed, hidden.dtype)
+        for i, layer in enumerate(self.decoder.layers):
+            if before_layer is not None:
+                hidden = before_layer(i, hidden)
+            hidden = layer(hidden, attention_mask=bias)
+        return self.decoder.final_layer_norm(hidden)
+
+    def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """Next-token logits by the tied embedding. Give it target positions only: this is the dear part."""
+        return F.linear(y, self.decoder.embed_tokens.weight)
+
+
+def _additive(allowed: Bool[Tensor, "b t t"], dtype: torch.dtype) -> Float[Tensor, "b 1 t t"]:
+    # The least finite number, not -inf: a row of -inf is NaN after softmax. Taken in the dtype in which attention runs,
+    # because the least float32 would round to -inf in bf16.
+    device = allowed.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return bias.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]

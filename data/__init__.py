@@ -1,0 +1,1 @@
+"""Corpora, tokenizers, sampling and batches: everything between files on disk and the Batch an objective reads."""

@@ -1,0 +1,91 @@
+"""Collation: sampled documents and their decoded images as one Batch (spec of the fields in docs/architecture.md).
+
+Runs on the training thread once a step, so the work per document is list building; everything else is one array
+operation for the whole batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from data.batch import Batch, Layout, Rows, TokenType
+from data.document import Image
+from data.images import ImageTransform
+from data.render import Row, Writing, render
+from data.select import Sample
+from data.tokenizer import SpecialTokens
+
+WIDTH_MULTIPLE = 8  # rows are padded to a multiple of this: few distinct shapes, and aligned ones
+
+
+@dataclass(frozen=True)
+class Item:
+    """One document ready to be collated."""
+
+    document: Sample
+    images: tuple[UInt8[np.ndarray, "s s 3"], ...]  # one for each Image segment, transformed, not yet normalised
+    doc_seed: int
+
+
+def collate(
+    items: Sequence[Item],
+    *,
+    layouts: Sequence[Layout],
+    slots: int,
+    seq_len: int,
+    special: SpecialTokens,
+    transform: ImageTransform,
+    writing: Writing,
+) -> Batch:
+    """The batch of those documents, rendered once for each layout. Raises ValueError for an empty or misfit batch."""
+    if not items:
+        raise ValueError("a batch needs at least 1 document, got 0")
+    for item in items:
+        wanted = sum(isinstance(part, Image) for part in item.document.segments)
+        if wanted != len(item.images):
+            raise ValueError(f"document {item.document.uid!r} has {wanted} images, but {len(item.images)} were decoded")
+    rows = {}
+    for layout in layouts:
+        rendered = [render(item.document, layout, slots, special, item.doc_seed, writing) for item in items]
+        rows[layout] = pad_rows(rendered, seq_len, special.pad)
+    refs = [part.ref for item in items for part in item.document.segments if isinstance(part, Image)]
+    return Batch(
+        images=transform.normalise(torch.from_numpy(np.stack([image for item in items for image in item.images]))),
+        rows=rows,
+        labels=torch.tensor([-1 if ref.label is None else ref.label for ref in refs], dtype=torch.int64),
+        doc_uid=tuple(item.document.uid for item in items),
+        doc_seed=torch.tensor([item.doc_seed for item in items], dtype=torch.int64),
+        caption_hash=torch.tensor([item.document.caption_hash for item in items], dtype=torch.int64),
+    )
+
+
+def pad_rows(rendered: Sequence[Row], seq_len: int, pad: int) -> Rows:
+    """Right-pad to the longest row, rounded up to a multiple of 8 but never beyond seq_len."""
+    lengths = np.fromiter((len(row.ids) for row in rendered), np.int64, len(rendered))
+    longest = int(lengths.max())
+    if longest > seq_len:
+        raise ValueError(f"a row of {longest} tokens exceeds seq_len {seq_len}; was it truncated for other slots?")
+    width = min(seq_len, -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+    columns = np.arange(width)
+    valid = columns < lengths[:, None]
+    total = int(lengths.sum())
+    ids = np.full(valid.shape, pad, np.int64)
+    ids[valid] = np.fromiter(chain.from_iterable(row.ids for row in rendered), np.int64, total)
+    types = np.full(valid.shape, TokenType.PAD, np.int64)
+    types[valid] = np.fromiter(chain.from_iterable(row.types for row in rendered), np.int64, total)
+    per_row = [len(row.boi) for row in rendered]
+    images = sum(per_row)
+    return Rows(
+        input_ids=torch.from_numpy(ids),
+        attn_mask=torch.from_numpy(valid),
+        token_type=torch.from_numpy(types),
+        position_ids=torch.from_numpy(np.broadcast_to(columns, valid.shape).copy()),
+        doc_id=torch.from_numpy(valid.astype(np.int64) - 1),
+        img_row=torch.from_numpy(np.repeat(np.arange(len(rendered)), per_row)),
+        img_boi=torch.from_numpy(np.fromiter(chain.from_iterable(row.boi for row in rendered), np.int64, images)),
+        img_has_ctx=torch.from_numpy(np.fromiter(chain.from_iterable(r.has_ctx for r in rendered), np.bool_, images)),
+    )

@@ -1,0 +1,122 @@
+"""Opening a folder as a corpus, and the one number the paper ties to a corpus: its peak learning rate.
+
+The format is told from the folder's content, never from its name. Everything that is not a corpus is refused with what
+was found and what to do.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from data.errors import CorpusError
+from data.index import list_shards
+from data.laion import LaionCorpus
+from data.mmc4 import SHARD_NAME, Mmc4Corpus, shard_number
+
+Format = Literal["laion", "mmc4"]
+
+# "we ... set the peak learning rate at 5e-4 for the LAION data and 3e-4 for others" (LCL section 4.1)
+PEAK_LEARNING_RATE: Mapping[str, float] = MappingProxyType(
+    {"laion": 5e-4, "laion-random": 5e-4, "mmc4": 3e-4, "mmc4-pair": 3e-4, "obelics": 3e-4, "laion+mmc4": 3e-4}
+)
+
+EXPECTED = "expected img2dataset tars (00000.tar, ...) or MMC4 shards (docs_shard_0_v2.jsonl.zip, ...) with images/"
+_IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+
+
+def open_corpus(
+    folder: Path,
+    caption_key: str | None = None,
+    images: Path | None = None,
+    cache: Path | None = None,
+    processes: int = 1,
+) -> LaionCorpus | Mmc4Corpus:
+    """Open a folder of LAION-style tar shards or of MMC4 documents.
+
+    Args:
+        folder: the shards; tars may lie one folder deeper.
+        caption_key: for tars, the .json field that holds the caption (default: the .txt member).
+        images: for MMC4, the image folder (default: folder/images).
+        cache: where to keep the index of the shards; None reads all shards at every start.
+        processes: how many processes read shards when there is no index yet.
+
+    Raises:
+        CorpusError: no such folder, nothing in it, another kind of data, or an option of the other format.
+    """
+    form = detect(folder)
+    if form == "laion":
+        if images is not None:
+            raise CorpusError(f"{folder} holds tar shards, whose images are inside; drop images={images}")
+        tars = sorted(folder.glob("*.tar")) or sorted(folder.glob("*/*.tar"))
+        return LaionCorpus(list_shards(folder, tars), caption_key=caption_key, cache=cache, processes=processes)
+    if caption_key is not None:
+        raise CorpusError(f"{folder} holds MMC4 documents, which have sentences; drop caption_key={caption_key!r}")
+    images = folder / "images" if images is None else images
+    if not images.is_dir():
+        raise CorpusError(f"{folder} holds MMC4 documents but {images} is no folder; pass the folder of the images")
+    return Mmc4Corpus(list_shards(folder, mmc4_shards(folder)), images, cache=cache, processes=processes)
+
+
+def detect(folder: Path) -> Format:
+    """The format of the corpus in `folder`, from the files in it. Raises CorpusError as `open_corpus` does."""
+    if not folder.exists():
+        raise CorpusError(f"{folder} does not exist; {EXPECTED}")
+    if not folder.is_dir():
+        raise CorpusError(f"{folder} is a file; pass the folder that holds the shards, perhaps {folder.parent}")
+    documents = any(SHARD_NAME.fullmatch(path.name) for path in folder.iterdir())
+    tars = any(folder.glob("*.tar")) or (not documents and any(folder.glob("*/*.tar")))
+    if tars and documents:
+        raise CorpusError(f"{folder} holds both tar shards and MMC4 shards; move one kind to a folder of its own")
+    if tars:
+        return "laion"
+    if documents:
+        return "mmc4"
+    raise CorpusError(f"{folder} is no corpus: {_description(folder)}; {EXPECTED}")
+
+
+def mmc4_shards(folder: Path) -> list[Path]:
+    """The MMC4 shards of a folder by number. Raises CorpusError when two files are the same shard."""
+    paths = sorted(path for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name))
+    by_number: dict[int, Path] = {}
+    for path in paths:
+        twin = by_number.setdefault(shard_number(path), path)
+        if twin is not path:
+            raise CorpusError(f"{folder}: {twin.name} and {path.name} are the same shard twice; keep one of them")
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _description(folder: Path) -> str:
+    """What a folder without shards seems to be."""
+    entries = sorted(folder.iterdir())
+    files = Counter("".join(path.suffixes[-2:]).lower() for path in entries if path.is_file())
+    folders = [path for path in entries if path.is_dir()]
+    if not entries:
+        return "it is empty"
+    if any(suffix.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")) for suffix in files):
+        return "its tars are compressed, which allows no random access (decompress them)"
+    if any(suffix.endswith(".parquet") for suffix in files):
+        return "it holds parquet files without tars, which list images by URL (download them with img2dataset)"
+    if any(suffix.endswith((".jsonl", ".jsonl.zip")) for suffix in files):
+        return "its .jsonl files are not named like MMC4 shards (rename them docs_shard_<number>.jsonl)"
+    if any(suffix.endswith((".tsv", ".csv")) for suffix in files):
+        return "it holds a table of URLs or captions (download the images with img2dataset)"
+    if any("." + suffix.rpartition(".")[2] in _IMAGES for suffix in files):
+        return "it holds loose images without captions"
+    pictures = {path.name: below for path in folders[:3] if (below := _first_picture(path))}
+    if pictures:
+        inside, below = next(iter(pictures.items()))
+        if len(folders) == 1:
+            return f"it holds images ({inside}/{below}) and no shards that say what is written around them"
+        return f"it looks like ImageNet folders, one folder per class ({inside}/{below})"
+    if splits := {"train", "val"} & {path.name for path in folders}:
+        return f"it looks like a data set with splits ({', '.join(sorted(splits))}); downstream sets are not corpora"
+    found = ", ".join(path.name for path in entries[:4]) + (", ..." if len(entries) > 4 else "")
+    return f"it holds {found}"
+
+
+def _first_picture(folder: Path) -> str | None:
+    """The name of the first file of a folder when it is a picture."""
+    first = next(folder.iterdir(), None)
+    return first.name if first is not None and first.suffix.lower() in _IMAGES else None

@@ -1,0 +1,100 @@
+"""What readers yield and what sampling makes of it (data specification, sections 1 and 10).
+
+A reader gives a RawDocument (every image and sentence of a page, nothing decoded, nothing chosen) or a Bad (why there
+is none); sampling turns a RawDocument into a Document, the ordered text and image segments all objectives see.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class Cause(StrEnum):
+    """The closed set of reasons for which a sample is counted and skipped; anything else is a programming error."""
+
+    MISSING_SHARD = "missing_shard"
+    BAD_TAR = "bad_tar"
+    MISSING_IMAGE = "missing_image"
+    DECODE_ERROR = "decode_error"
+    OVERSIZE = "oversize"
+    EMPTY_TEXT = "empty_text"
+    BAD_UTF8 = "bad_utf8"
+    BAD_JSON = "bad_json"
+    SCHEMA = "schema"
+    NO_IMAGE_LEFT = "no_image_left"
+    SPECIAL_TOKEN_IN_TEXT = "special_token_in_text"
+    SEGMENT_HARD_SPLIT = "segment_hard_split"
+    TOO_SHORT = "too_short"
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image nobody has decoded yet. Readers make `read` cheap to hold: a closure over (file, offset, size)."""
+
+    read: Callable[[], bytes] = field(repr=False, compare=False)  # raises BadImage when the bytes cannot be had
+    name: str
+    label: int | None = None  # class where the corpus declares one (control rows only)
+
+
+@dataclass(frozen=True)
+class RawDocument:
+    """A page or a pair before sampling. A pair is a document with one segment, one image and anchor 0."""
+
+    doc_id: str  # stable, unique in the corpus: "<corpus>/<shard>/<key or line>"
+    segments: tuple[str, ...]  # text units in reading order: sentences, paragraphs or one caption
+    images: tuple[ImageRef, ...]
+    anchors: tuple[int | None, ...]  # per image: the segment it belongs to; None = placed by `order`
+    scores: tuple[float | None, ...]  # per image: similarity to its anchor; None = not given
+    order: tuple[int, ...] | None = None  # explicit interleaving: k >= 0 is segment k, k < 0 is image -1-k
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.anchors) == len(self.scores):
+            raise ValueError(
+                f"{self.doc_id}: {len(self.images)} images, {len(self.anchors)} anchors and {len(self.scores)} scores; "
+                "a document needs one anchor and one score (or None) for each image"
+            )
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A sample that cannot be used: it is counted by cause, never replaced by another one."""
+
+    doc_id: str
+    cause: Cause
+    message: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A run of ordinary token ids; never a special one."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in its place in the document."""
+
+    ref: ImageRef
+
+
+@dataclass(frozen=True)
+class Document:
+    """The canonical document, after sampling: what every layout renders and every objective shares."""
+
+    uid: str
+    segments: tuple[Text | Image, ...]
+    caption_hash: int  # stable 63-bit hash of the concatenated text
+
+
+class Corpus(Protocol):
+    """Random access to the raw documents of a folder, in an order that depends on its content only."""
+
+    name: str
+    digest: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> RawDocument | Bad: ...

@@ -1,0 +1,54 @@
+"""Lazy bytes: small picklable objects that know where bytes lie and fetch them when called."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.document import Cause
+from data.errors import BadImage
+
+
+def read_span(path: Path, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset`. Raises FileNotFoundError, or EOFError when the file has become shorter."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) != size:
+        raise EOFError(f"{path.name} ends before byte {offset + size}; it was longer when it was indexed")
+    return data
+
+
+@dataclass(frozen=True)
+class SpanBytes:
+    """A member of an uncompressed shard."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def __call__(self) -> bytes:
+        """The bytes. Raises BadImage: missing_shard when the shard is gone, bad_tar when it was cut meanwhile."""
+        try:
+            return read_span(self.path, self.offset, self.size)
+        except FileNotFoundError as error:
+            raise BadImage(Cause.MISSING_SHARD, f"{self.path.name} is gone since it was indexed") from error
+        except (EOFError, OSError) as error:
+            raise BadImage(Cause.BAD_TAR, str(error)) from error
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """A file below a folder, by a name that came from a document and is therefore not trusted."""
+
+    folder: Path
+    name: str
+
+    def __call__(self) -> bytes:
+        """The bytes. Raises BadImage: missing_image, or schema when the name leads out of the folder."""
+        root = self.folder.resolve()
+        path = (root / self.name).resolve()
+        if not path.is_relative_to(root):
+            raise BadImage(Cause.SCHEMA, f"image name {self.name!r} leads out of the image folder")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise BadImage(Cause.MISSING_IMAGE, f"{self.name}: {error.strerror}") from error

@@ -1,0 +1,289 @@
+"""From the bytes of a web page to its text blocks and pictures in reading order (data specification, section 11, 1-3).
+
+Only the standard library's parser is used, and nothing a page contains makes it raise: unknown or unbalanced tags are
+read as a browser would roughly read them.
+"""
+
+import codecs
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+Decoded = Literal["bom", "declared", "utf-8", "cp1252"]
+
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_DECLARED = re.compile(rb"""(?:charset|<\?xml[^>]*\bencoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
+_HEAD_BYTES = 2048  # a declaration further down is not looked for
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Text encodings to Python that no web page means.
+_NOT_FOR_PAGES = _names("unicode_escape raw_unicode_escape idna punycode undefined utf_7")
+
+_VOID = _names("area base br col embed hr img input link meta param source track wbr")
+_DROPPED = _names(
+    "script style noscript template nav header footer form iframe title svg select textarea button audio video canvas"
+)
+_BLOCKS = _names(
+    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure h1"
+    " h2 h3 h4 h5 h6 head hgroup hr html li main menu ol optgroup option p pre search section summary table tbody tfoot"
+    " thead tr ul"
+)
+_CELLS = frozenset(("td", "th"))
+# An opening tag that closes an element of these names left open just before it.
+_CLOSES = {
+    "li": frozenset(("li", "p")),
+    "dt": frozenset(("dt", "dd", "p")),
+    "dd": frozenset(("dt", "dd", "p")),
+    "tr": frozenset(("tr", "td", "th", "p")),
+    "td": frozenset(("td", "th", "p")),
+    "th": frozenset(("td", "th", "p")),
+    "body": frozenset(("head", "title")),
+}
+_MARKED_SECTION = re.compile(r"<!\[[^>]*(?:>|$)")  # a comment to browsers; some versions of the parser raise on it
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
+_SPACES = re.compile(r"\s+")
+_LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+_CANDIDATE = re.compile(r"[\s,]*([^\s,]\S*)")  # an address in a srcset attribute
+_DEEPEST = 512  # open elements that are told apart, as in browsers; keeps hostile pages cheap
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An <img>: where its bytes may be, in order of preference, and what the page says about it."""
+
+    sources: tuple[str, ...]  # as written in the page
+    alt: str = ""
+    title: str = ""
+    figure: int | None = None  # number of the <figure> it stands in
+
+
+@dataclass(frozen=True)
+class Block:
+    """A paragraph, heading, list item, table row or <pre>, with the pictures inside it in their places."""
+
+    parts: tuple[str | Picture, ...]
+    preformatted: bool = False
+    figure: int | None = None  # number of the <figure> whose caption this is
+
+    @property
+    def text(self) -> str:
+        """The text alone; line breaks are those of <br> and <pre>."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+
+@dataclass
+class Page:
+    """What a page shows, top to bottom."""
+
+    blocks: list[Block] = field(default_factory=list)
+    base: str | None = None  # <base href>
+
+
+def decode(raw: bytes) -> tuple[str, Decoded]:
+    """The text of a page and how it was found: byte order mark, declaration, UTF-8, else cp1252. Never raises."""
+    for bom, encoding in _BOMS:
+        if raw.startswith(bom):
+            return _normal(raw[len(bom) :].decode(encoding, errors="replace")), "bom"
+    declared = _DECLARED.search(raw, 0, _HEAD_BYTES)
+    if declared:
+        text = _strict(raw, declared.group(1).decode("ascii"))
+        if text is not None:
+            return _normal(text), "declared"
+    text = _strict(raw, "utf-8")
+    if text is not None:
+        return _normal(text), "utf-8"
+    return _normal(raw.decode("cp1252", errors="replace")), "cp1252"
+
+
+def parse(text: str) -> Page:
+    """The blocks and pictures of a page. Any text is accepted."""
+    reader = _Reader()
+    reader.feed(_MARKED_SECTION.sub("", text))
+    reader.close()
+    reader.finish()
+    return reader.page
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _strict(raw: bytes, name: str) -> str | None:
+    """`raw` in the encoding a page names, None when that is not a possible reading of it."""
+    try:
+        encoding = codecs.lookup(name).name
+    except LookupError:
+        return None
+    if encoding in ("iso8859-1", "ascii"):
+        encoding = "cp1252"  # what every browser takes these names for
+    if encoding.replace("-", "_") in _NOT_FOR_PAGES or encoding.startswith(("utf-16", "utf-32")):
+        return None
+    try:
+        return raw.decode(encoding)
+    except (UnicodeError, LookupError):  # LookupError: a codec between bytes and bytes, such as "hex"
+        return None
+
+
+def _hidden(attributes: dict[str, str]) -> bool:
+    style = attributes.get("style", "").replace(" ", "").lower()
+    return "hidden" in attributes or "display:none" in style or "visibility:hidden" in style
+
+
+def _largest(srcset: str) -> str | None:
+    """The candidate of a srcset attribute with the largest width or density."""
+    best: tuple[float, str] | None = None
+    position = 0
+    while match := _CANDIDATE.match(srcset, position):
+        address, position = match.group(1), match.end()
+        descriptor = ""
+        if not address.endswith(","):  # commas inside an address belong to it: data: URIs and file names have them
+            end = srcset.find(",", position)
+            end = len(srcset) if end < 0 else end
+            descriptor, position = srcset[position:end].strip(), end
+        number = re.fullmatch(r"([0-9.]+)[wx]", descriptor)
+        size = float(number.group(1)) if number and number.group(1).count(".") < 2 and number.group(1) != "." else 1.0
+        if best is None or size > best[0]:
+            best = (size, address.rstrip(","))
+    return best[1] if best else None
+
+
+class _Element(NamedTuple):
+    """An open element, and what it or an element around it is."""
+
+    tag: str
+    hidden: bool = False
+    pre: bool = False
+    figure: bool = False
+    figcaption: bool = False
+
+
+class _Reader(HTMLParser):
+    """Builds a Page while the parser calls it; keeps the stack of open elements to know what is hidden or figure."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.page = Page()
+        self._open = [_Element("")]  # the innermost last; the first is the page
+        self._parts: list[str | Picture] = []
+        self._captions: list[Block] = []  # of the open figure: they follow its pictures, wherever they are written
+        self._figure: int | None = None
+        self._figures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in reversed(attrs)}  # of a repeated attribute the first counts
+        if tag == "base" and self.page.base is None and attributes.get("href"):
+            self.page.base = attributes["href"].strip()
+        self._close_implied(tag)
+        if tag in _BLOCKS:
+            self._flush()
+        around = self._open[-1]
+        hidden = around.hidden or tag in _DROPPED or _hidden(attributes)
+        if tag not in _VOID and len(self._open) < _DEEPEST:
+            self._open.append(
+                _Element(
+                    tag,
+                    hidden,
+                    around.pre or tag == "pre",
+                    around.figure or tag == "figure",
+                    around.figcaption or tag == "figcaption",
+                )
+            )
+        if hidden:
+            return
+        if tag == "br":
+            self._parts.append("\n")
+        elif tag in _CELLS:
+            self._parts.append(" ")
+        elif tag == "figure" and self._figure is None:
+            self._figures += 1
+            self._figure = self._figures
+        elif tag == "img":
+            self._add_picture(attributes)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        at = next((k for k in range(len(self._open) - 1, 0, -1) if self._open[k].tag == tag), None)
+        if at is None:
+            return  # closes nothing that is open
+        if any(element.tag in _BLOCKS for element in self._open[at:]):
+            self._flush()
+        del self._open[at:]
+        if self._figure is not None and not self._open[-1].figure:
+            self._end_figure()
+
+    def handle_data(self, data: str) -> None:
+        if not self._open[-1].hidden:
+            self._parts.append(_LINE_ENDS.sub("\n", data) if self._open[-1].pre else _SPACES.sub(" ", data))
+
+    def finish(self) -> None:
+        """Write out what the end of the page left open."""
+        self._flush()
+        self._end_figure()
+
+    def _close_implied(self, tag: str) -> None:
+        """Close what HTML lets an author leave open: a <p> before a block, a <li> before the next one, and so on."""
+        closes = _CLOSES.get(tag, frozenset(("p",)) if tag in _BLOCKS else frozenset())
+        while self._open[-1].tag in closes:
+            self.handle_endtag(self._open[-1].tag)
+
+    def _add_picture(self, attributes: dict[str, str]) -> None:
+        named = [attributes.get(name, "").strip() for name in ("src", "data-src", "data-original", "data-lazy-src")]
+        named.append(_largest(attributes.get("srcset", "")) or "")
+        sources = tuple(dict.fromkeys(each for each in named if each))
+        alt, title = (_one_line(attributes.get(name, "")) for name in ("alt", "title"))
+        self._parts.append(Picture(sources, alt, title, self._figure))
+
+    def _flush(self) -> None:
+        """End the paragraph."""
+        preformatted = self._open[-1].pre
+        parts = _clean(self._parts, preformatted)
+        self._parts = []
+        if not parts:
+            return
+        if self._figure is not None and self._open[-1].figcaption:
+            self._captions.append(Block(parts, preformatted, self._figure))
+        else:
+            self.page.blocks.append(Block(parts, preformatted))
+
+    def _end_figure(self) -> None:
+        self.page.blocks.extend(self._captions)
+        self._captions = []
+        self._figure = None
+
+
+def _one_line(text: str) -> str:
+    return _SPACES.sub(" ", _INVISIBLE.sub("", _normal(text))).strip()
+
+
+def _clean(parts: list[str | Picture], preformatted: bool) -> tuple[str | Picture, ...]:
+    """Neighbouring strings joined, white space as a page shows it; () when nothing visible is left."""
+    joined: list[str | Picture] = []
+    for is_text, group in groupby(parts, key=lambda part: isinstance(part, str)):
+        if is_text:
+            joined.append(_INVISIBLE.sub("", _normal("".join(str(part) for part in group))))
+        else:
+            joined.extend(group)
+    before = "\n"  # the character shown last, across pictures
+    for k, part in enumerate(joined):
+        if isinstance(part, str):
+            if not preformatted:
+                part = re.sub(r" *\n *", "\n", re.sub(" +", " ", part))
+                part = part.lstrip(" ") if before in " \n" else part
+            joined[k] = part
+            before = part[-1:] or before
+    texts = [k for k, part in enumerate(joined) if isinstance(part, str)]
+    if texts:
+        joined[texts[0]] = str(joined[texts[0]]).lstrip("\n" if preformatted else " \n")
+        joined[texts[-1]] = str(joined[texts[-1]]).rstrip()
+    return tuple(part for part in joined if part != "")

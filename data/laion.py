@@ -1,0 +1,264 @@
+"""Image-text pairs in tar shards as img2dataset and webdataset write them (data specification 2.1-2.3, 3.3).
+
+    root/00000.tar            000000000.jpg 000000000.txt 000000000.json, then the next key; root/<part>/*.tar works too
+
+Members with the same name up to the first dot form one sample. A repeated suffix starts a new sample, as in open_clip
+(src/open_clip_train/data.py), and so does a new tar. Shards are indexed once from their headers; nothing is extracted,
+member names are only ever keys, and no member is unpickled. A shard that was cut keeps the samples before the cut.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.document import Bad, Cause, ImageRef, RawDocument
+from data.errors import CorpusError
+from data.files import SpanBytes, read_span
+from data.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+_KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
+_FIELDS = ("image", "text", "json", "cls")
+_ROW = np.dtype(
+    [*NOTE_FIELDS, ("cut", np.bool_), ("suffix", np.int8)]
+    + [(f"{kind}_{part}", np.int64) for kind in _FIELDS for part in ("start", "size")]
+)
+
+# A sample while its shard is scanned: {suffix: (first byte, size)} by lower-cased suffix.
+Members = dict[str, tuple[int, int]]
+
+
+class LaionCorpus:
+    """Random access to the pairs of a folder of tar shards, in shard order and then tar order."""
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        name: str = "laion",
+        caption_key: str | None = None,
+        cache: Path | None = None,
+        processes: int = 1,
+    ) -> None:
+        """Index the shards.
+
+        Args:
+            shards: the tar files, see `data.index.list_shards`.
+            name: prefix of every doc_id.
+            caption_key: take the caption from this field of the .json ("top_caption" for LAION-COCO) instead of .txt.
+            cache: folder for the index; without it every start reads all tar headers again.
+            processes: how many processes read tar headers.
+
+        Raises:
+            CorpusError: the members of a sample are scattered over its shard.
+        """
+        self.name = name
+        self.digest = digest_shards(shards)
+        self.caption_key = caption_key
+        self._shards = tuple(shards)
+        self._index = build_index(shards, _ROW, scan_tar, cache, processes)
+        self.shard_sizes = self._index.shard_sizes
+
+    def __len__(self) -> int:
+        return len(self._index.rows)
+
+    def __getitem__(self, index: int) -> RawDocument | Bad:
+        """The pair at `index`, its image still unread; Bad when caption, image or label cannot be used."""
+        row = self._index.rows[index]
+        shard = self._shards[row["shard"]]
+        key = self._index.note(row)
+        doc_id = f"{self.name}/{shard.name.removesuffix('.tar')}/{key}"
+        if row["cut"]:
+            return Bad(doc_id, Cause.BAD_TAR, f"{shard.name} is cut or damaged here; samples before this one are used")
+        if row["image_size"] < 0:
+            return Bad(doc_id, Cause.MISSING_IMAGE, f"no {' / '.join(IMAGE_SUFFIXES)} member for this key")
+        try:
+            text, record, label = (_member(shard.path, row, kind) for kind in ("text", "json", "cls"))
+        except FileNotFoundError:
+            return Bad(doc_id, Cause.MISSING_SHARD, f"{shard.name} is gone since it was indexed")
+        except (EOFError, OSError) as error:
+            return Bad(doc_id, Cause.BAD_TAR, str(error))
+        image = SpanBytes(shard.path, int(row["image_start"]), int(row["image_size"]))
+        return self._document(doc_id, f"{key}.{IMAGE_SUFFIXES[row['suffix']]}", image, text, record, label)
+
+    def _document(
+        self,
+        doc_id: str,
+        image_name: str,
+        image: SpanBytes,
+        text: bytes | None,
+        record: bytes | None,
+        label: bytes | None,
+    ) -> RawDocument | Bad:
+        try:
+            meta = json.loads(record.decode()) if record is not None else {}
+            if not isinstance(meta, dict):
+                return Bad(doc_id, Cause.SCHEMA, f".json holds {type(meta).__name__}, not an object")
+            caption: Any = (text or b"").decode() if self.caption_key is None else meta.get(self.caption_key)
+            if caption is None:
+                caption = ""
+            if not isinstance(caption, str):
+                found = type(caption).__name__
+                return Bad(doc_id, Cause.SCHEMA, f".json field {self.caption_key!r} is {found}, not text")
+            caption.encode()  # JSON can escape lone surrogates, which no tokenizer takes
+        except UnicodeError as error:
+            return Bad(doc_id, Cause.BAD_UTF8, str(error))
+        except (ValueError, RecursionError) as error:
+            return Bad(doc_id, Cause.BAD_JSON, str(error))
+        if not caption.strip():
+            source = ".txt" if self.caption_key is None else f".json field {self.caption_key!r}"
+            return Bad(doc_id, Cause.EMPTY_TEXT, f"no caption in {source}")
+        try:
+            number = int(label) if label is not None else None
+        except ValueError:
+            return Bad(doc_id, Cause.SCHEMA, f".cls holds {(label or b'')[:20]!r}, not an integer")
+        return RawDocument(doc_id, (caption.strip(),), (ImageRef(image, image_name, number),), (0,), (None,), meta=meta)
+
+
+def _member(path: Path, row: np.void, kind: str) -> bytes | None:
+    size = int(row[f"{kind}_size"])
+    return None if size < 0 else read_span(path, int(row[f"{kind}_start"]), size)
+
+
+def scan_tar(path: Path) -> Scan:
+    """Index one tar from its headers: a row per sample, and one `cut` row where the archive is broken.
+
+    Raises:
+        CorpusError: members of one key do not lie together.
+    """
+    samples: list[tuple[str, Members]] = []
+    seen: dict[str, set[str]] = {}
+    members, broken_key, whole = _read_headers(path)
+    for key, suffix, start, size in members:
+        last_key, last = samples[-1] if samples else ("", {})
+        if key != last_key or suffix in last:
+            if key != last_key and key in seen and suffix not in seen[key]:
+                raise CorpusError(
+                    f"{path}: the members of key {key!r} do not lie together ({suffix!r} comes after other keys), so "
+                    "pictures and captions cannot be paired in order; write the shard again sorted by name"
+                )
+            samples.append((key, last := {}))
+        last[suffix] = (start, size)
+        seen.setdefault(key, set()).add(suffix)
+    cut = None if whole else _partial_sample(samples, broken_key)
+    return _scan(samples, cut)
+
+
+def _read_headers(path: Path) -> tuple[list[tuple[str, str, int, int]], str | None, bool]:
+    """(key, suffix, first byte, size) of each whole regular member; the key of a cut member; is the archive whole?"""
+    members: list[tuple[str, str, int, int]] = []
+    end = path.stat().st_size
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                key, suffix = split_name(info.name)
+                if info.size < 0 or info.offset_data + info.size > end:
+                    return members, key, False
+                if key and info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
+                    members.append((key, suffix, info.offset_data, info.size))
+            file.seek(tar.offset)  # tarfile stops silently at a damaged header; a whole archive has a zero block here
+            return members, None, file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (tarfile.TarError, OSError, ValueError, EOFError):  # what tarfile raises on damaged archives
+        return members, None, False
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """webdataset's rule: the key ends at the first dot of the last path part.
+
+    ("", "") for names without a dot and for dot files, which macOS adds beside every member of an archive.
+    """
+    folder, _, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    if not stem or not dot:
+        return "", ""
+    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
+
+
+def _partial_sample(samples: list[tuple[str, Members]], broken_key: str | None) -> str:
+    """Take the incomplete last sample of a cut archive out of `samples` and name it; "end" when the cut fell between.
+
+    When the next header is unreadable nobody knows whose it was: the last sample counts as complete if it has every
+    kind of member that the one before has.
+    """
+    if not samples:
+        return broken_key or "end"
+    key, last = samples[-1]
+    if broken_key is not None and broken_key != key:
+        return broken_key
+    expected = _kinds(samples[-2][1]) if len(samples) > 1 else {"image", "text"}
+    if broken_key == key or not expected <= _kinds(last):
+        samples.pop()
+        return key
+    return "end"
+
+
+def _kinds(members: Members) -> set[str]:
+    return {_KINDS[suffix] for suffix in members if suffix in _KINDS}
+
+
+def _scan(samples: list[tuple[str, Members]], cut: str | None) -> Scan:
+    samples = [(key, members) for key, members in samples if _kinds(members)]
+    rows = np.zeros(len(samples) + (cut is not None), _ROW)
+    for kind in _FIELDS:
+        rows[f"{kind}_size"] = -1
+    notes: list[bytes] = []
+    times: dict[str, int] = {}
+    for row, (key, members) in zip(rows, samples, strict=False):
+        times[key] = times.get(key, 0) + 1
+        notes.append((key if times[key] == 1 else f"{key}#{times[key]}").encode("utf-8", "replace"))
+        for suffix, (start, size) in members.items():
+            field = _KINDS.get(suffix)
+            if field is None or row[f"{field}_size"] >= 0:  # the first picture of a sample is the one used
+                continue
+            row[f"{field}_start"], row[f"{field}_size"] = start, size
+            if field == "image":
+                row["suffix"] = IMAGE_SUFFIXES.index(suffix)
+    if cut is not None:
+        rows[-1]["cut"] = True
+        notes.append(cut.encode("utf-8", "replace"))
+    rows["note_size"] = [len(note) for note in notes]
+    rows["note_start"] = np.cumsum(rows["note_size"]) - rows["note_size"]
+    return Scan(rows, b"".join(notes))
+
+
+def write_shards(
+    samples: Iterable[tuple[str, Mapping[str, bytes]]], folder: Path, samples_per_shard: int = 10_000
+) -> tuple[Path, ...]:
+    """Write {key: {suffix: bytes}} samples as 00000.tar, 00001.tar, ... and `sizes.json`; equal input, equal bytes.
+
+    Raises:
+        ValueError: a key with a dot, which readers would cut there, or no samples.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes: dict[str, int] = {}
+    remaining = iter(samples)
+    for first in remaining:
+        shard = f"{len(sizes):05d}.tar"
+        sizes[shard] = _write_tar(folder / shard, chain([first], islice(remaining, samples_per_shard - 1)))
+    if not sizes:
+        raise ValueError(f"no samples to write to {folder}")
+    (folder / "sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")
+    return tuple(folder / shard for shard in sizes)
+
+
+def _write_tar(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> int:
+    count = 0
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, members in samples:
+            if split_name(f"{key}.txt") != (key, "txt"):
+                raise ValueError(
+                    f"sample key {key!r} would be read back as another one; use letters, digits, '-' and '_'"
+                )
+            for suffix, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            count += 1
+    return count

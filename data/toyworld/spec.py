@@ -1,0 +1,35 @@
+"""Sizes of the embedded corpus; equal specs write equal bytes. Imports nothing heavy: planning names runs by it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from data.toyworld.rules import DocumentRules
+
+FORMAT = 1  # bump when the same spec would write different bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyworldSpec:
+    """Sizes of the embedded corpus and the declared redundancy of its documents."""
+
+    seed: int = 0
+    documents: int = 25_000
+    documents_per_shard: int = 2_500
+    laion_pairs: int = 10_000
+    transfer_train: int = 5_000  # labelled pictures; as many captioned ones for retrieval and for captioning
+    transfer_val: int = 500
+    classification_test: int = 1_500
+    caption_test: int = 500
+    rules: DocumentRules = field(default_factory=DocumentRules)
+
+    @property
+    def digest(self) -> str:
+        """Names the corpus: equal specs write equal bytes."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def folder_name(self) -> str:
+        """Where the corpus of this spec lies below a folder of corpora."""
+        return f"toyworld-{self.digest}"

@@ -1,0 +1,1 @@
+"""Configuration, declared tables, planning and running: the only package that knows all the others."""

@@ -1,0 +1,73 @@
+"""What planning asks the other packages: defaults and declarations of objectives, transfer tasks and sizes.
+
+A protocol, so that plans can be tested without torch; `Suite` is the real one and imports a package when it is asked.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class ObjectiveFacts:
+    """What an objective declares."""
+
+    default: Any  # its Config at the size asked for
+    reads: str  # "pairs", "documents" or "none"
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a transfer task declares."""
+
+    default: Any  # its Config at the size asked for
+    protocol: int
+    reads_text: bool
+
+
+class Catalogue(Protocol):
+    """Look-ups by name. Each raises ValueError with a suggestion for an unknown name."""
+
+    def objective(self, name: str, size: str) -> ObjectiveFacts:
+        """Declarations of an objective at a named size."""
+        ...
+
+    def task(self, name: str, size: str) -> TaskFacts:
+        """Declarations of a transfer task at a named size."""
+        ...
+
+    def size(self, name: str) -> Any:
+        """The pair of backbones of that name, a dataclass with the fields `vision` and `language`."""
+        ...
+
+    def config_class(self, group: str, name: str) -> type:
+        """Config class of an objective (group "objectives") or of a transfer task (group "transfer")."""
+        ...
+
+
+class Suite:
+    """The objectives, tasks and sizes of this repository."""
+
+    def objective(self, name: str, size: str) -> ObjectiveFacts:
+        """Declarations of an objective; imports its file."""
+        found = importlib.import_module("objectives.registry").get(name)
+        return ObjectiveFacts(found.config(size), found.reads)
+
+    def task(self, name: str, size: str) -> TaskFacts:
+        """Declarations of a transfer task; imports its file."""
+        found = importlib.import_module("transfer.registry").get(name)
+        return TaskFacts(found.configure(size), found.protocol, found.reads_text)
+
+    def size(self, name: str) -> Any:
+        """A size of backbones/sizes.py."""
+        from backbones.sizes import SIZES
+        from experiments.overrides import ConfigError, suggest
+
+        if name not in SIZES:
+            raise ConfigError(suggest(name, SIZES, "size"))
+        return SIZES[name]
+
+    def config_class(self, group: str, name: str) -> type:
+        """Config class of a registered objective or task."""
+        found: type = importlib.import_module(f"{group}.registry").get(name).Config
+        return found

@@ -1,0 +1,113 @@
+"""Checkpoints of a training run: tensors as safetensors, everything else as JSON, never a pickle.
+
+A checkpoint is a folder `step-000123/` that appears under its name only when both files are on disk; the newest one
+that loads is used, whatever else lies beside it. What a step draws at random is seeded by its number (experiments/fit.py),
+so no generator state has to be kept.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved after a step: tensors by name and the JSON beside them."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+def save(folder: Path, step: int, module: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of that step and drop the older ones.
+
+    Raises OSError where the disk refuses; the checkpoints already there stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final, partial = folder / f"{_PREFIX}{step:09d}", folder / f".{_PREFIX}{step:09d}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(module, optimizer).items()}
+    # Cloned: safetensors refuses tensors that share memory, and the optimiser goes on changing these.
+    save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors")
+    (partial / "state.json").write_text(json.dumps({"step": step, **state}))
+    for path in partial.iterdir():
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    _sync(folder)
+    for path in folder.iterdir():
+        if path.name != final.name:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that loads; broken ones are named in the log and passed over."""
+    for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+        try:
+            state = json.loads((path / "state.json").read_text())
+            return Checkpoint(int(state["step"]), load_file(path / "tensors.safetensors"), state)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            logger.warning("checkpoint %s cannot be used (%s); looking for an older one", path, error)
+    return None
+
+
+def restore(checkpoint: Checkpoint, module: nn.Module, optimizer: Optimizer) -> None:
+    """Put a checkpoint's tensors back. Raises ValueError listing what does not fit."""
+    weights = {name.removeprefix("model."): t for name, t in checkpoint.tensors.items() if name.startswith("model.")}
+    own = module.state_dict()
+    wrong = sorted(own.keys() ^ weights.keys()) + sorted(
+        name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape
+    )
+    if wrong:
+        raise ValueError(f"checkpoint of step {checkpoint.step} does not fit the model: {', '.join(wrong[:8])}")
+    module.load_state_dict(weights)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            prefix = f"optimizer.{names[id(parameter)]}."
+            moments = {k.removeprefix(prefix): t for k, t in checkpoint.tensors.items() if k.startswith(prefix)}
+            if moments:  # a parameter that never got a gradient has none
+                moved = {k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()}
+                optimizer.state[parameter] = moved
+
+
+def clear(folder: Path) -> None:
+    """Forget all checkpoints: the run is finished and its record written."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        f"{names[id(parameter)]}.{key}": torch.as_tensor(value)
+        for parameter, moments in optimizer.state.items()
+        for key, value in moments.items()
+    }
+
+
+def _sync(path: Path) -> None:
+    with contextlib.suppress(PermissionError):  # some file systems do not let a folder be opened for this
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,154 @@
+"""Everything a run depends on, as frozen dataclasses. Values live in experiments/recipe.py, none here is a choice.
+
+Fields can be changed with `--set group.field=value` (experiments/overrides.py). Settings of objectives and of transfer
+tasks are declared by those packages; `objectives` and `transfer` hold only what was changed in them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["auto", "bf16", "fp32"]
+SCRATCH = "scratch"
+TEXT_LM = "text_lm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where data lies and how documents are sampled from it. Paths never enter a run's hash, their content does."""
+
+    mmc4: Path | None = None  # MMC4 documents (data/mmc4.py)
+    laion: Path | None = None  # image-text pairs in tars (data/laion.py)
+    mmc4_pair: Path | None = None  # a paired corpus to use as MMC4-Pair; none: the pairs inside `mmc4`
+    imagenet: Path | None = None
+    retrieval_train: Path | None = None
+    caption_train: Path | None = None
+    coco: Path | None = None
+    flickr30k: Path | None = None
+    nocaps: Path | None = None
+    tokenizer: str | None = (
+        None  # folder or local cache name of OPT's vocabulary; none: one BPE is trained for all runs
+    )
+    tokenizer_text: Literal["mmc4", "laion"] = "mmc4"  # whose text that BPE is trained on
+    vocabulary: int  # its entries; not used with `tokenizer`
+    sim_threshold: float | None  # of an image to its sentence, inclusive; none: for corpora without scores
+    max_images: int  # of one document
+    seq_len: int  # longest row of a document, in tokens
+    text_len: int  # longest caption of a pair, in tokens
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "max_images", "seq_len", "text_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        if self.sim_threshold is not None and not -1 <= self.sim_threshold <= 1:
+            raise ValueError(f"data.sim_threshold is a cosine in [-1, 1], got {self.sim_threshold}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakRates:
+    """Peak learning rates. They belong to the corpus (paper 4.1), never to the objective."""
+
+    laion: float  # corpora made of LAION pairs only
+    others: float
+
+    def __post_init__(self) -> None:
+        if min(self.laion, self.others) <= 0:
+            raise ValueError(f"learning rates must be positive, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimRecipe:
+    """AdamW with linear warm-up and cosine to zero, as a recipe: rates by corpus, warm-up as a share of the steps."""
+
+    lr: PeakRates
+    warmup_share: float
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+    clip_norm: float | None  # of the global gradient norm; none: only logged
+    precision: Precision  # auto: bf16 where the machine multiplies matrices in it
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"warmup_share is a share of the steps in [0, 1), got {self.warmup_share}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm must be positive, or none for no clipping, got {self.clip_norm}")
+        if self.weight_decay < 0 or self.eps <= 0:
+            raise ValueError(f"weight_decay must be >= 0 and eps > 0, got {self.weight_decay} and {self.eps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser of one run: an OptimRecipe with the corpus's rate and the warm-up in steps."""
+
+    lr: float
+    warmup_steps: int
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+    clip_norm: float | None
+    precision: Precision
+
+
+def resolve_optim(recipe: OptimRecipe, lr: float, steps: int) -> OptimConfig:
+    """The recipe for a run of that many steps at that peak rate."""
+    return OptimConfig(
+        lr=lr,
+        warmup_steps=round(recipe.warmup_share * steps),
+        weight_decay=recipe.weight_decay,
+        betas=recipe.betas,
+        eps=recipe.eps,
+        clip_norm=recipe.clip_norm,
+        precision=recipe.precision,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """The budget of a pre-training run, counted in images as in the paper, and its optimiser."""
+
+    images: int
+    images_per_step: int
+    optim: OptimRecipe
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.images_per_step < 1:
+            raise ValueError(
+                f"images and images_per_step must be at least 1, got {self.images}, {self.images_per_step}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLmConfig:
+    """Training of the language model that captioning starts from, where no pretrained one is named."""
+
+    source: Literal["mmc4", "laion", "caption_train"]  # whose text
+    steps: int
+    batch: int  # texts a step
+    optim: OptimConfig
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"text_lm.steps and text_lm.batch must be at least 1, got {self.steps} and {self.batch}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModels:
+    """What transfer tasks that read text start from: "scratch", "text_lm" (trained here, once a seed), or a name."""
+
+    retrieve: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All settings of a sweep. One object resolves every run of every table."""
+
+    size: str  # name in backbones.sizes.SIZES
+    data: DataConfig
+    pretrain: PretrainConfig
+    text_lm: TextLmConfig
+    language: LanguageModels
+    objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # objective -> changed field -> value
+    transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> changed field -> value

@@ -1,0 +1,101 @@
+"""What the names in a table mean: which field of DataConfig each reads, and a fingerprint of its content."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.corpora import PEAK_LEARNING_RATE, detect, mmc4_shards
+from data.index import digest_shards, list_shards
+from experiments.config import DataConfig
+from experiments.overrides import ConfigError, suggest
+
+FOLDERS = ("mmc4", "laion", "mmc4_pair", "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
+
+
+@dataclass(frozen=True)
+class PretrainCorpus:
+    """A corpus as tables name it."""
+
+    name: str
+    source: Literal["mmc4", "laion"]  # field of DataConfig
+    pairs: bool  # image-caption pairs, else documents
+
+    @property
+    def rate(self) -> Literal["laion", "others"]:
+        """Field of PeakRates: corpora share a rate here exactly if the paper gives them one."""
+        return "laion" if PEAK_LEARNING_RATE[self.name] == PEAK_LEARNING_RATE["laion"] else "others"
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Fields of DataConfig that a transfer task trains and is tested on."""
+
+    train: str
+    tests: tuple[str, ...]
+
+
+CORPORA = {
+    corpus.name: corpus
+    for corpus in (
+        PretrainCorpus("mmc4", "mmc4", pairs=False),
+        PretrainCorpus("mmc4-pair", "mmc4", pairs=True),
+        PretrainCorpus("laion", "laion", pairs=True),
+        PretrainCorpus("laion-random", "laion", pairs=True),  # the same pairs, each in an order of its own
+    )
+}
+
+TASKS = {
+    "classify": TaskData("imagenet", ("imagenet",)),
+    "retrieve": TaskData("retrieval_train", ("coco", "flickr30k")),
+    "caption": TaskData("caption_train", ("coco", "nocaps")),
+}
+
+
+def get_corpus(name: str) -> PretrainCorpus:
+    """The corpus of that name. Raises ConfigError with the nearest name for an unknown one."""
+    if name not in CORPORA:
+        raise ConfigError(suggest(name, CORPORA, "corpus"))
+    return CORPORA[name]
+
+
+def get_task(name: str) -> TaskData:
+    """What a transfer task reads. Raises ConfigError with the nearest name for an unknown one."""
+    if name not in TASKS:
+        raise ConfigError(suggest(name, TASKS, "transfer task"))
+    return TASKS[name]
+
+
+def digests(data: DataConfig) -> Mapping[str, str]:
+    """A fingerprint of every folder that is set, and of the tokenizer, by field of DataConfig.
+
+    Corpora by names and sizes of their shards, downstream sets by their files and the number of images in each folder:
+    reads no image and no shard. Raises data.errors.CorpusError for a folder that is no corpus, ConfigError where a
+    downstream folder does not exist.
+    """
+    found: dict[str, str] = {}
+    for name in FOLDERS:
+        folder = getattr(data, name)
+        if folder is not None:
+            found[name] = _corpus(folder) if name in ("mmc4", "laion", "mmc4_pair") else _folder(name, folder)
+    if data.tokenizer is not None:
+        local = Path(data.tokenizer)
+        found["tokenizer"] = _folder("tokenizer", local) if local.is_dir() else data.tokenizer
+    return found
+
+
+def _corpus(folder: Path) -> str:
+    if detect(folder) == "mmc4":
+        return digest_shards(list_shards(folder, mmc4_shards(folder)))
+    return digest_shards(list_shards(folder, sorted(folder.glob("*.tar")) or sorted(folder.glob("*/*.tar"))))
+
+
+def _folder(name: str, folder: Path) -> str:
+    """Names and sizes of the files at the top, and how many entries each folder below holds."""
+    if not folder.is_dir():
+        raise ConfigError(f"data.{name} is {str(folder)!r}, which is no folder; set it with --set data.{name}=FOLDER")
+    lines = [f"{path.name} {path.stat().st_size}" for path in sorted(folder.iterdir()) if path.is_file()]
+    below = [path for path in sorted(folder.glob("*")) + sorted(folder.glob("*/*")) if path.is_dir()]
+    lines += [f"{path.relative_to(folder).as_posix()}/ {sum(1 for _ in path.iterdir())}" for path in below]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,53 @@
+"""What a step costs, counted while it runs: floating-point operations and passes through the language model.
+
+Counted by torch's FlopCounterMode (multiply-add = 2) over forward and backward of the first batches of the run itself, so
+the figure follows the code. Passes are calls of the language model for one batch: the paper's footnote to Tables 1 and 2.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from data.seeds import stable_seed
+from objectives.functional import total
+
+STEPS = 3  # batches counted; documents differ in length, so one would be too few
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Training cost per image, and language-model passes per sample."""
+
+    flops_per_image: float
+    lm_passes: int
+
+
+def measure(module: nn.Module, batches: Iterable[Any], seed: int) -> Cost:
+    """Cost of a training step of `module`, averaged over the first batches; parameters and gradients stay as they were.
+
+    Raises ValueError where two batches need different numbers of language-model passes.
+    """
+    language = getattr(module, "language", None)
+    calls: list[int] = []
+    hook = language.register_forward_hook(lambda *_: calls.append(1)) if isinstance(language, nn.Module) else None
+    flops, images, passes = 0, 0, set()
+    try:
+        for step, batch in zip(range(STEPS), batches, strict=False):
+            torch.manual_seed(stable_seed(seed, "cost", step))
+            calls.clear()
+            with FlopCounterMode(display=False) as counter:
+                total(module(batch)).backward()
+            flops += counter.get_total_flops()
+            images += len(batch.images)
+            passes.add(len(calls))
+    finally:
+        if hook is not None:
+            hook.remove()
+        module.zero_grad(set_to_none=True)
+    if len(passes) != 1:
+        raise ValueError(f"{type(module).__name__} used {sorted(passes)} language-model passes for different batches")
+    return Cost(flops / max(1, images), passes.pop())

@@ -1,0 +1,242 @@
+"""The one training loop: pre-training, the captioning language model and every transfer head go through `fit`.
+
+AdamW, linear warm-up, cosine to zero, no decay on vectors and scalars (LCL paper Tables 7-9; objectives specification
+1.9). A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the batches are a function
+of the step, so a run that was stopped and continued equals one that was not.
+"""
+
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol, TypedDict
+
+import torch
+from torch import nn
+
+from data.seeds import stable_seed
+from experiments import checkpoint
+from experiments.progress import Progress
+from objectives.functional import Losses, means, total
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["bf16", "fp32"]
+
+
+class Trainable(Protocol):
+    """An objective or a transfer head."""
+
+    def __call__(self, batch: Any) -> Losses: ...
+    def after_step(self) -> None: ...
+
+
+class Stream(Protocol):
+    """Batches as a function of the step. `state()` is what `batches` needs to go on from where the iteration stands."""
+
+    steps: int
+
+    def batches(self, start: Any = 0) -> Iterator[Any]: ...
+    def state(self) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """The optimiser and schedule of a run; peak rates and weight decay come with the parameter groups."""
+
+    warmup_steps: int
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-6
+    clip_norm: float | None = None  # of the global gradient norm; None only logs it
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How often a run writes: metrics by steps, checkpoints by seconds."""
+
+    log_every: int = 25
+    checkpoint_seconds: float = 30.0
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint is written and it can be continued."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss or gradient is NaN or infinite; nothing was updated at that step."""
+
+
+Probe = Callable[[int], Mapping[str, float]]
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Rate of a step: linear to the peak over `warmup` steps, then half a cosine to zero."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+class Group(TypedDict):
+    """Parameters with one peak rate and one weight decay, as torch's optimisers take them."""
+
+    params: list[nn.Parameter]
+    peak: float
+    weight_decay: float
+
+
+def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[Group]:
+    """All trainable parameters at one rate; no decay on vectors, scalars and learned queries."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            # A learned query [1, 1, d] or position [1, t, d] is a vector that carries axes for broadcasting.
+            groups[parameter.ndim > 1 and parameter.shape[0] > 1].append(parameter)
+    return [
+        {"params": parameters, "peak": lr, "weight_decay": weight_decay if decays else 0.0}
+        for decays, parameters in groups.items()
+        if parameters
+    ]
+
+
+def fit(
+    module: nn.Module,
+    stream: Stream,
+    groups: Sequence[Group],
+    optimisation: Optimisation,
+    *,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    cadence: Cadence = Cadence(),
+    probe: Probe | None = None,
+) -> dict[str, float]:
+    """Train `module` on every batch of `stream`; the means of the last logged step.
+
+    folder: holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every tenth of the
+    run and at its end, its values join that step's metrics.
+
+    Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, OSError when a checkpoint or
+    the metrics cannot be written.
+    """
+    optimizer = torch.optim.AdamW([dict(group) for group in groups], betas=optimisation.betas, eps=optimisation.eps)
+    found = checkpoint.newest(folder / "checkpoint")
+    start, stream_state = 0, None
+    if found is not None:
+        checkpoint.restore(found, module, optimizer)
+        start, stream_state = found.step, found.state["stream"]
+        logger.info("continuing %s from step %d of %d", folder.name, start, stream.steps)
+    metrics = MetricsFile(folder / "metrics.jsonl", keep_below=start)
+    last: dict[str, float] = dict(found.state["last"]) if found is not None else {}
+    probe_steps = {max(0, round(stream.steps * tenth / 10) - 1) for tenth in range(1, 11)} if probe else set()
+    device = next(module.parameters()).device
+    module.train()
+    saved_at = time.monotonic()
+    with stop_signals() as asked:
+        for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
+            torch.manual_seed(stable_seed(seed, "step", step))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, stream.steps, group["peak"], optimisation.warmup_steps)
+            losses, norm = _step(module, batch.to(str(device)), optimizer, optimisation, step)
+            done = step + 1
+            if step % cadence.log_every == 0 or done == stream.steps or step in probe_steps:
+                last = _row(losses, norm, optimizer, module)
+                if probe is not None and step in probe_steps:
+                    last |= probe(step)
+                    module.train()
+                metrics.append({"step": step, **last})
+            progress.update(done, stream.steps, last)
+            if asked.is_set() or (time.monotonic() - saved_at > cadence.checkpoint_seconds and done < stream.steps):
+                state = {"stream": stream.state(), "last": last}
+                checkpoint.save(folder / "checkpoint", done, module, optimizer, state)
+                saved_at = time.monotonic()
+                if asked.is_set() and done < stream.steps:
+                    raise Stopped(f"stopped after step {done} of {stream.steps}; run the same command to continue")
+    return last
+
+
+def _step(
+    module: nn.Module, batch: Any, optimizer: torch.optim.Optimizer, optimisation: Optimisation, step: int
+) -> tuple[Losses, float]:
+    device = next(module.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=optimisation.precision == "bf16"):
+        losses: Losses = module(batch)
+    loss = total(losses)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    clip = math.inf if optimisation.clip_norm is None else optimisation.clip_norm
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+    if not (math.isfinite(norm) and math.isfinite(loss.item())):
+        terms = ", ".join(f"{name} {value.item():.4g}" for name, value in means(losses).items())
+        who = ", ".join(getattr(batch, "doc_uid", ())[:4])
+        raise NonFiniteLoss(f"step {step}: loss {loss.item()}, gradient norm {norm} ({terms}); first documents: {who}")
+    optimizer.step()
+    module.after_step()
+    return losses, norm
+
+
+def _row(losses: Losses, norm: float, optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, float]:
+    """What a logged step writes down; gradients still hold this step's values, after clipping."""
+    row = {name: float(value) for name, value in means(losses).items()}
+    row |= {name: float(value) for name, value in losses.watch.items()}
+    row |= {"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}
+    vision = getattr(module, "vision", None)
+    if isinstance(vision, nn.Module):
+        grads = [p.grad for p in vision.parameters() if p.grad is not None]
+        row["grad_norm_vision"] = float(torch.stack([g.norm() for g in grads]).norm()) if grads else 0.0
+    return row
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a logged step. Rows from `keep_below` on are dropped, as that step runs again."""
+
+    def __init__(self, path: Path, keep_below: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:  # the last line of a killed run
+                    break
+                if row["step"] < keep_below:
+                    kept.append(line)
+        path.write_text("".join(f"{line}\n" for line in kept))
+
+    def append(self, row: Mapping[str, float | int]) -> None:
+        """Add a row at once, so that a killed run keeps it."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Inside, SIGINT and SIGTERM set the event instead of ending the process; afterwards the old handlers are back.
+
+    Outside the main thread, where Python allows no handlers, the event is simply never set.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+

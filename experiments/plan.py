@@ -1,0 +1,302 @@
+"""Tables x seeds x scale -> the runs they need, each once, and proof that rows differ only in what they declare.
+
+A run is named by the hash of its resolved spec (experiments/specs.py), so equal rows of different tables share it, and
+adding an objective, a table or a seed changes the name of no other run. Nothing here imports torch; asking the real
+catalogue about an objective or a task does.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from experiments import overrides
+from experiments.catalogue import Catalogue
+from experiments.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
+from experiments.corpora import get_corpus, get_task
+from experiments.fairness import Resolved, check
+from experiments.overrides import ConfigError
+from experiments.recipe import Scale, get_scale
+from experiments.specs import (
+    ABSENT,
+    CorpusSpec,
+    ObjectiveSpec,
+    PlannedRun,
+    PretrainSpec,
+    Spec,
+    TextLmSpec,
+    TransferSpec,
+    spec_run_id,
+    to_plain,
+)
+from results.canonical import plain
+from results.schema import Kind, Publication, Row, RunRecord, Slot, Status, Table
+
+# Bump when equal specs would train different weights (transfer tasks have protocols of their own).
+PRETRAIN_PROTOCOL = 1
+TEXT_LM_PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a sweep, parents first, and what fills the tables."""
+
+    scale: Scale
+    runs: tuple[PlannedRun, ...]
+    slots: Mapping[str, tuple[Slot, ...]]  # by table
+    references: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # by table, row and stage
+
+    def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
+        """The table as these records fill it; records of other runs are left out."""
+        wanted = {slot.run_id for slot in self.slots[table]}
+        return Publication(
+            table=table,
+            scale=self.scale.name,
+            warning=self.scale.warning,
+            data_prefix=self.scale.data_prefix,
+            slots=self.slots[table],
+            records={record.run_id: record for record in records if record.run_id in wanted},
+            references=self.references[table],
+        )
+
+
+def build_plan(
+    tables: Sequence[Table],
+    seeds: Sequence[int],
+    scale: Scale,
+    config: RunConfig,
+    catalogue: Catalogue,
+    digests: Mapping[str, str],
+) -> Plan:
+    """Resolve, de-duplicate and check every run of the tables.
+
+    config: the scale's configuration with the user's overrides; a row's own declared overrides come on top.
+    digests: content of the data by field of DataConfig (`experiments.corpora.digests`); a field that is not there makes
+        the runs that read it impossible, and they say so.
+
+    Raises ConfigError for a row that cannot be resolved, FairnessError when two rows differ in what neither declares.
+    """
+    if len(set(seeds)) != len(seeds) or not seeds or min(seeds) < 0:
+        raise ConfigError(f"seeds must be different whole numbers >= 0, got {list(seeds)}")
+    resolver = Resolver(config, catalogue, digests)
+    paper = Resolver(get_scale(scale.paper).config, catalogue, {})
+    runs: dict[str, PlannedRun] = {}
+    slots: dict[str, tuple[Slot, ...]] = {}
+    references: dict[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    for table in tables:
+        rows = [row for row in table.rows_at(scale.name) if not row.unavailable]
+        table_slots: list[Slot] = []
+        for seed in seeds:
+            resolved = [resolver.row(table, row, seed) for row in rows]
+            check(table.name, resolved)
+            for row in resolved:
+                for stage, run in row.stages.items():
+                    known = runs.setdefault(run.run_id, run)
+                    user = f"{table.name}: {row.row.label}"
+                    if user not in known.used_by:
+                        runs[run.run_id] = replace(known, used_by=(*known.used_by, user))
+                    shared = run.kind is Kind.TEXT_LM
+                    slot = Slot(
+                        row="" if shared else row.row.label,
+                        stage=stage,
+                        seed=seed,
+                        run_id=run.run_id,
+                        problem=run.problem,
+                    )
+                    if slot not in table_slots:
+                        table_slots.append(slot)
+        slots[table.name] = tuple(table_slots)
+        counterparts = {row.label: _counterpart(table, row, scale) for row in rows}
+        references[table.name] = {
+            label: {stage: to_plain(run.spec) for stage, run in paper.row(table, row, 0).stages.items()}
+            for label, row in counterparts.items()
+            if row is not None
+        }
+    order = list(Kind)
+    ordered = sorted(runs.values(), key=lambda run: order.index(run.kind))  # stable: in order of the tables otherwise
+    return Plan(scale, tuple(ordered), slots, references)
+
+
+class Resolver:
+    """Rows of tables to specs under one configuration."""
+
+    def __init__(self, config: RunConfig, catalogue: Catalogue, digests: Mapping[str, str]) -> None:
+        self.config, self.catalogue, self.digests = config, catalogue, digests
+
+    def row(self, table: Table, row: Row, seed: int) -> Resolved:
+        """All runs one row needs for one seed, by stage, and what they would be without the row's overrides."""
+        tasks = tuple(dict.fromkeys(column.task for column in (*table.columns, *table.more_columns)))
+        config = overrides.apply(self.config, row.override, self.catalogue.config_class)
+        stages = self._stages(config, row, tasks, seed)
+        return Resolved(row, stages, self._stages(self.config, row, tasks, seed) if row.override else stages)
+
+    def _stages(self, config: RunConfig, row: Row, tasks: Sequence[str], seed: int) -> dict[str, PlannedRun]:
+        encoder = self._run(*self.pretrain(config, row, seed))
+        stages = {Kind.PRETRAIN.value: encoder}
+        for task in tasks:
+            spec, needs, problem, extra = self.transfer(config, row, task, encoder, seed)
+            stages |= extra
+            stages[task] = self._run(spec, problem, needs)
+        return stages
+
+    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str]:
+        """The pre-training of a row, and why it cannot be started."""
+        model = plain(self.catalogue.size(config.size))
+        if row.objective is None:
+            spec = PretrainSpec(
+                protocol=PRETRAIN_PROTOCOL,
+                objective=None,
+                data=None,
+                model=model,
+                images=0,
+                images_per_step=0,
+                optim=None,
+                seed=seed,
+                inputs={},
+            )
+            return spec, ""
+        corpus = get_corpus(row.data)
+        facts = self.catalogue.objective(row.objective, config.size)
+        if facts.reads == "pairs" and not corpus.pairs:
+            raise ConfigError(
+                f"row {row.label!r}: objective {row.objective!r} reads pairs (one image each), but corpus {row.data!r} "
+                f"holds documents; use its paired version, {row.data + '-pair'!r}, or an objective that reads documents"
+            )
+        own = facts.default
+        for key, value in config.objectives.get(row.objective, {}).items():
+            own = overrides.set_field(own, key, value, prefix=f"objectives.{row.objective}")
+        source = "mmc4_pair" if row.data == "mmc4-pair" and config.data.mmc4_pair is not None else corpus.source
+        budget = config.pretrain
+        steps = -(-budget.images // budget.images_per_step)
+        spec = PretrainSpec(
+            protocol=PRETRAIN_PROTOCOL,
+            objective=ObjectiveSpec(name=row.objective, config=plain(own)),
+            data=_corpus_spec(config.data, row.data),
+            model=model,
+            images=budget.images,
+            images_per_step=budget.images_per_step,
+            optim=resolve_optim(budget.optim, getattr(budget.optim.lr, corpus.rate), steps),
+            seed=seed,
+            inputs=self._inputs({"corpus": source, "tokenizer": "tokenizer"}, config.data),
+        )
+        return spec, self._problem([source, *_texts(config.data)])
+
+    def text_lm(self, config: RunConfig, seed: int) -> tuple[TextLmSpec, str]:
+        """The language model that transfer starts from, equal for all rows."""
+        recipe = config.text_lm
+        spec = TextLmSpec(
+            protocol=TEXT_LM_PROTOCOL,
+            source=recipe.source,
+            tokenizer=_tokenizer(config.data),
+            model=plain(self.catalogue.size(config.size).language),
+            steps=recipe.steps,
+            batch=recipe.batch,
+            optim=recipe.optim,
+            seed=seed,
+            inputs=self._inputs({"text": recipe.source, "tokenizer": "tokenizer"}, config.data),
+        )
+        return spec, self._problem([recipe.source, *_texts(config.data)])
+
+    def transfer(
+        self, config: RunConfig, row: Row, task: str, encoder: PlannedRun, seed: int
+    ) -> tuple[TransferSpec, tuple[str, ...], str, dict[str, PlannedRun]]:
+        """A transfer of the row's encoder: spec, parents, why it cannot be started, and runs it needs besides."""
+        facts, data = self.catalogue.task(task, config.size), get_task(task)
+        recipe = facts.default
+        for key, value in config.transfer.get(task, {}).items():
+            recipe = overrides.set_field(recipe, key, value, prefix=f"transfer.{task}")
+        language = getattr(config.language, task) if facts.reads_text else None
+        extra: dict[str, PlannedRun] = {}
+        inputs = {"encoder": encoder.run_id}
+        if language == TEXT_LM:
+            extra[Kind.TEXT_LM.value] = self._run(*self.text_lm(config, seed))
+            inputs[TEXT_LM] = extra[Kind.TEXT_LM.value].run_id
+        wanted = {"train": data.train, **{name: name for name in data.tests}}
+        if language == SCRATCH:  # any other language model comes with its tokenizer
+            wanted["tokenizer"] = "tokenizer"
+        spec = TransferSpec(
+            protocol=facts.protocol,
+            task=task,
+            mode=row.mode,
+            recipe=plain(recipe),
+            language=language,
+            seed=seed,
+            inputs=inputs | self._inputs(wanted, config.data),
+        )
+        parents = (encoder, *extra.values())
+        needed = [data.train, *(_texts(config.data) if language == SCRATCH else ())]
+        problem = next((run.problem for run in parents if run.problem), "") or self._problem(needed)
+        return spec, tuple(run.run_id for run in parents), problem, extra
+
+    def _run(self, spec: Spec, problem: str, needs: tuple[str, ...] = ()) -> PlannedRun:
+        return PlannedRun(run_id=spec_run_id(spec), spec=spec, needs=needs, problem=problem, used_by=())
+
+    def _inputs(self, wanted: Mapping[str, str], data: DataConfig) -> dict[str, str]:
+        made_from = {"tokenizer": data.tokenizer_text} if data.tokenizer is None else {}
+        return {name: self.digests.get(made_from.get(source, source), ABSENT) for name, source in wanted.items()}
+
+    def _problem(self, sources: Sequence[str]) -> str:
+        return "; ".join(f"data.{name} is not set" for name in dict.fromkeys(sources) if name not in self.digests)
+
+
+def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
+    """How a corpus is read: of the settings, those that apply to it."""
+    corpus = get_corpus(name)
+    chosen = corpus.source == "mmc4"  # images are chosen by similarity and number
+    return CorpusSpec(
+        name=name,
+        tokenizer=_tokenizer(data),
+        text_len=data.text_len if corpus.pairs else None,
+        seq_len=None if corpus.pairs else data.seq_len,
+        sim_threshold=data.sim_threshold if chosen else None,
+        max_images=data.max_images if chosen else None,
+    )
+
+
+def _tokenizer(data: DataConfig) -> str:
+    return "opt" if data.tokenizer is not None else f"bpe-{data.vocabulary}"
+
+
+def _texts(data: DataConfig) -> tuple[str, ...]:
+    """The corpus the tokenizer is made from, where it is made here."""
+    return () if data.tokenizer is not None else (data.tokenizer_text,)
+
+
+def _counterpart(table: Table, row: Row, scale: Scale) -> Row | None:
+    """The row that stands for the same line of the paper at the paper's scale."""
+    if row.exists_at(scale.paper):
+        return row
+    same = [other for other in table.rows_at(scale.paper) if row.paper and other.paper == row.paper]
+    return same[0] if same else None
+
+
+def listing(plan: Plan, records: Iterable[RunRecord]) -> str:
+    """The plan as text: what there is to do for each row and stage, by seed, and a count. `records`: runs there are."""
+    done = {record.run_id: record.status for record in records}
+    groups: dict[tuple[Kind, str, tuple[str, ...]], list[PlannedRun]] = {}
+    for run in plan.runs:
+        stage = run.spec.task if isinstance(run.spec, TransferSpec) else run.kind.value
+        groups.setdefault((run.kind, stage, run.used_by), []).append(run)
+    lines: list[tuple[str, ...]] = [("stage", "images", "reuse", "run", "cannot", "used by")]
+    for (_, stage, used_by), runs in groups.items():
+        images = sum(run.spec.images for run in runs if isinstance(run.spec, PretrainSpec))
+        seeds = {state: [str(run.spec.seed) for run in runs if _state(run, done) == state] for state in _STATES}
+        reasons = "; ".join(dict.fromkeys(run.problem for run in runs if _state(run, done) == "cannot"))
+        first, *others = used_by
+        users = (f"{first} and {len(others)} more" if others else first) + (f" ({reasons})" if reasons else "")
+        marks = [" ".join(f"s{seed}" for seed in seeds[state]) for state in _STATES]
+        lines.append((stage, f"{images:,}" if images else "", *marks, users))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
+    text = ["  ".join([*map(str.ljust, line[:-1], widths), line[-1]]) for line in lines]
+    counts = Counter(_state(run, done) for run in plan.runs)
+    total = ", ".join(f"{counts[state]} {words}" for state, words in _STATES.items() if counts[state])
+    return "\n".join([*text, "", f"{len(plan.runs)} runs: {total}"])
+
+
+_STATES = {"reuse": "done and reused", "run": "to run", "cannot": "that cannot run"}
+
+
+def _state(run: PlannedRun, done: Mapping[str, Status]) -> str:
+    if done.get(run.run_id) is Status.DONE:
+        return "reuse"
+    return "cannot" if run.problem else "run"

@@ -1,0 +1,99 @@
+"""What is checked before anything expensive starts: each problem is one message that says what to do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data.corpora import open_corpus
+from data.document import Bad
+from data.toyworld.spec import ToyworldSpec
+from data.toyworld.write import ensure_toyworld
+from experiments.config import DataConfig, OptimRecipe, RunConfig
+from experiments.corpora import FOLDERS
+from experiments.plan import Plan
+from experiments.specs import PlannedRun, TransferSpec
+from experiments.world import Place, open_split
+from results.schema import Table
+
+LOOKED_AT = 200  # documents in which a label is looked for
+
+
+class NotReady(RuntimeError):
+    """Something a sweep needs is missing; nothing was started."""
+
+
+def add_objectives(folder: Path) -> None:
+    """Let a sweep find the objectives in another folder."""
+    from objectives.registry import add_folder
+
+    add_folder(folder.resolve())
+
+
+def accelerators() -> int:
+    """GPUs of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def with_precision(config: RunConfig) -> RunConfig:
+    """The configuration with "auto" replaced by what this machine gains by: it changes results, so it is hashed."""
+    from experiments.jobs import best_precision
+
+    def decided(optim: OptimRecipe) -> OptimRecipe:
+        return replace(optim, precision=best_precision()) if optim.precision == "auto" else optim
+
+    pretrain = replace(config.pretrain, optim=decided(config.pretrain.optim))
+    lm = config.text_lm
+    if lm.optim.precision == "auto":
+        lm = replace(lm, optim=replace(lm.optim, precision=best_precision()))
+    return replace(config, pretrain=pretrain, text_lm=lm)
+
+
+def with_labels(table: Table, data: DataConfig, known: Mapping[str, str]) -> Table:
+    """The table, its supervised rows marked unavailable where the corpus has no labels to learn from."""
+    from objectives.registry import get
+
+    rows = []
+    for row in table.rows:
+        if row.objective is not None and get(row.objective).needs_labels and not _labelled(data, known):
+            row = replace(row, unavailable=f"the corpus {data.mmc4} has no labels")
+        rows.append(row)
+    return replace(table, rows=tuple(rows))
+
+
+def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
+    source = "mmc4_pair" if data.mmc4_pair is not None else "mmc4"
+    if known.get(source, "").startswith(ToyworldSpec().folder_name):
+        return True
+    corpus = open_corpus(Path(getattr(data, source)))
+    for index in range(min(LOOKED_AT, len(corpus))):
+        document = corpus[index]
+        if not isinstance(document, Bad) and any(image.label is not None for image in document.images):
+            return True
+    return False
+
+
+def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
+    """Write the embedded corpus if it is used, open every downstream set, find Java.
+
+    Raises NotReady, CorpusError, or OSError when the disk is too small.
+    """
+    spec = ToyworldSpec()
+    embedded = place.shared / "corpora" / spec.folder_name
+    if any(getattr(place.data, name) == embedded / name for name in FOLDERS):
+        ensure_toyworld(place.shared / "corpora", spec)
+    transfers = [run.spec for run in missing if isinstance(run.spec, TransferSpec)]
+    from experiments.corpora import get_task
+
+    for name, training in sorted({(get_task(s.task).train, True) for s in transfers}):
+        open_split(place, name, training)
+    for name in sorted({test for s in transfers for test in get_task(s.task).tests}):
+        open_split(place, name, training=False)
+    if any(spec.task == "caption" for spec in transfers):
+        from transfer.metrics.java import JavaError, run_java
+
+        try:
+            run_java(["-version"])
+        except JavaError as error:
+            raise NotReady(f"captions cannot be scored: {error}") from None

@@ -1,0 +1,144 @@
+"""Resolved runs: what is hashed, written to spec.json and handed to a job. Every field changes the result.
+
+Paths are not among them; `inputs` holds what a run reads by content (digests of data, run_ids of parents).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from experiments.config import OptimConfig
+from experiments.typed import from_plain
+from results.canonical import plain, run_id
+from results.schema import Kind
+
+ABSENT = "absent"  # digest of data that is not set
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """An objective with every field of its Config."""
+
+    name: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSpec:
+    """How a corpus is read. Of the lengths, only the one that applies is set."""
+
+    name: str
+    tokenizer: str  # "opt", or "bpe-512": a BPE of that size of the corpus's own text
+    text_len: int | None
+    seq_len: int | None
+    sim_threshold: float | None
+    max_images: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSpec:
+    """Pre-training of one encoder. Without an objective it is the initial encoder of that seed, written down."""
+
+    kind: ClassVar[Kind] = Kind.PRETRAIN
+    protocol: int
+    objective: ObjectiveSpec | None
+    data: CorpusSpec | None
+    model: Mapping[str, Any]  # backbones.sizes.Size
+    images: int
+    images_per_step: int
+    optim: OptimConfig | None
+    seed: int
+    inputs: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """Readable part of the run_id."""
+        name = f"{self.objective.name}-{self.data.name}" if self.objective and self.data else "initial"
+        return f"{name}-s{self.seed}"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: the last one may hold fewer images."""
+        return -(-self.images // self.images_per_step) if self.images else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLmSpec:
+    """Training of the language model that transfer tasks of all rows start from."""
+
+    kind: ClassVar[Kind] = Kind.TEXT_LM
+    protocol: int
+    source: str
+    tokenizer: str
+    model: Mapping[str, Any]  # backbones.sizes.LanguageSize
+    steps: int
+    batch: int
+    optim: OptimConfig
+    seed: int
+    inputs: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """Readable part of the run_id."""
+        return f"{self.source}-s{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSpec:
+    """One transfer task on one encoder; it is trained once and scored on all of its test sets."""
+
+    kind: ClassVar[Kind] = Kind.TRANSFER
+    protocol: int
+    task: str
+    mode: str
+    recipe: Mapping[str, Any]  # the task's Config
+    language: str | None  # "scratch", "text_lm" or a name; None: the task reads no text
+    seed: int
+    inputs: Mapping[str, str]  # encoder, text_lm, train and each test set
+
+    @property
+    def label(self) -> str:
+        """Readable part of the run_id."""
+        encoder = self.inputs["encoder"].removeprefix(f"{Kind.PRETRAIN}-").rpartition("-")[0]
+        return f"{self.task}-{encoder}"
+
+
+Spec = PretrainSpec | TextLmSpec | TransferSpec
+_CLASSES: Mapping[Kind, type[PretrainSpec] | type[TextLmSpec] | type[TransferSpec]] = {
+    cls.kind: cls for cls in (PretrainSpec, TextLmSpec, TransferSpec)
+}
+
+
+def to_plain(spec: Spec) -> dict[str, Any]:
+    """The JSON form of a spec, with its kind."""
+    return {"kind": spec.kind.value, **plain(spec, spec.label)}
+
+
+def read_spec(found: Mapping[str, Any]) -> Spec:
+    """A spec from its JSON form. Raises TypeMismatch (a ValueError) naming what is wrong with it."""
+    kind = Kind(found["kind"])
+    spec: Spec = from_plain(_CLASSES[kind], {key: value for key, value in found.items() if key != "kind"}, kind.value)
+    return spec
+
+
+def spec_run_id(spec: Spec) -> str:
+    """`<kind>-<label>-<hash of everything in the spec>`."""
+    return run_id(spec.kind.value, spec.label, to_plain(spec))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run to do once, whichever tables need it."""
+
+    run_id: str
+    spec: Spec
+    needs: tuple[str, ...]  # run_ids that must be done first
+    problem: str  # why it cannot be started, "" where it can
+    used_by: tuple[str, ...]  # "table1: CLIP"
+
+    weight: int = 0  # language-model passes of a pre-training: the longer ones start first
+
+    @property
+    def kind(self) -> Kind:
+        """What the run does."""
+        return self.spec.kind

@@ -1,0 +1,193 @@
+"""`python -m experiments.sweep table1`: from a table's declaration to its printed form, doing only what is missing."""
+
+import argparse
+import errno
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from data.errors import CorpusError
+from data.toyworld.spec import ToyworldSpec
+from experiments import launch, preflight
+from experiments.board import duration
+from experiments.catalogue import Suite
+from experiments.config import DataConfig, RunConfig
+from experiments.corpora import FOLDERS, digests
+from experiments.fit import Stopped
+from experiments.overrides import ConfigError, apply, parse, suggest
+from experiments.plan import Plan, build_plan, listing
+from experiments.recipe import SCALES, get_scale
+from experiments.specs import to_plain
+from experiments.tables import TABLES, get_table
+from experiments.world import Place
+from results import publish
+from results.record import load_all, write_atomic
+from results.schema import RunRecord, Status, Table
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_STOPPED = 0, 1, 2, 3, 130
+
+EPILOG = """\
+examples:
+  python -m experiments.sweep table1                        the whole comparison on the embedded corpus
+  python -m experiments.sweep table1 --dry-run              what would run, and what is there already
+  python -m experiments.sweep table1 --seeds 3              mean and s.d. over three seeds
+  python -m experiments.sweep table1 --only clip --only lcl two rows
+  python -m experiments.sweep table1 --set data.mmc4=DIR    on your own documents
+  python -m experiments.sweep table6b --set pretrain.images=60000
+
+A run is named by the hash of everything that decides its result, so running the same command again does only what is
+missing, and rows that two tables share are trained once. Exit codes: 0 done, 1 failed, 2 wrong usage or input,
+3 finished with missing cells, 130 stopped (run again to continue).
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m experiments.sweep",
+        description="Pre-train every row of a table, transfer it to every task, and print the table.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("tables", nargs="+", metavar="TABLE", help=f"one or more of {', '.join(TABLES)}")
+    made.add_argument("--scale", default="tiny", help=f"{', '.join(SCALES)} (default: %(default)s, minutes on a CPU)")
+    made.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    made.add_argument("--only", action="append", default=[], metavar="ROW", help="objective or label of a row; repeatable")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
+    made.add_argument("--launcher", default="local", choices=sorted(launch.LAUNCHERS), help="default: %(default)s")
+    made.add_argument("--workers", type=int, metavar="N", help="processes at once (default: one a core, or one a GPU)")
+    made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a process (default: %(default)s)")
+    made.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
+    made.add_argument("--out", type=Path, default=publish.ROOT, metavar="DIR", help="tables/ and records/ are written here")
+    made.add_argument("--objectives", type=Path, metavar="DIR", help="a folder of further objectives, one file each")
+    mode = made.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    mode.add_argument("--collate", action="store_true", help="only write the tables from the records there are")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return sweep(options)
+    except (ConfigError, CorpusError, preflight.NotReady, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        said = f"{error.strerror} ({error.filename})" if error.errno == errno.ENOSPC else str(error)
+        print(f"error: {said}", file=sys.stderr)
+        return EXIT_FAILED
+    except (KeyboardInterrupt, Stopped):
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Plan, run what is missing, collate."""
+    if options.objectives is not None:
+        preflight.add_objectives(options.objectives)
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds is the number of seeds, at least 1, got {options.seeds}")
+    scale = get_scale(options.scale)
+    changes = parse(options.set)
+    config = preflight.with_precision(apply(scale.config, changes))
+    tables = [_only(get_table(name), options.only) for name in options.tables]
+    runs = options.runs.resolve()
+    config, known = _with_embedded(config, runs, uses_it=scale.embedded)
+    tables = [preflight.with_labels(table, config.data, known) for table in tables]
+    plan = build_plan(tables, range(options.seeds), scale, config, Suite(), known)
+    records, problems = load_all(runs)
+    for problem in problems:
+        print(f"warning: {problem.message}; it is left out", file=sys.stderr)
+    if options.dry_run:
+        print(listing(plan, records))
+        return EXIT_DONE
+    place = Place(runs=runs, data=config.data)
+    began = time.monotonic()
+    if not options.collate:
+        _run(plan, records, place, options)
+        records, _ = load_all(runs)
+    return _collate(plan, tables, records, options.out, time.monotonic() - began)
+
+
+def _only(table: Table, wanted: Sequence[str]) -> Table:
+    """The table with the rows asked for, by objective or by label."""
+    names = {name for row in table.rows for name in (row.label, row.objective) if name}
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(f"--only: {suggest(name, names, f'row of {table.name}')}")
+    rows = tuple(row for row in table.rows if not wanted or {row.label, row.objective} & set(wanted))
+    return replace(table, rows=rows)
+
+
+def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConfig, Mapping[str, str]]:
+    """Data folders the user did not set point into the embedded corpus, at the scale that uses it; digests of all.
+
+    The embedded corpus is known by its specification, so that planning does not need it written.
+    """
+    given = digests(config.data)
+    if not uses_it:
+        return config, given
+    spec = ToyworldSpec()
+    folder = runs / "shared" / "corpora" / spec.folder_name
+    free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
+    data: DataConfig = replace(config.data, **{name: folder / name for name in free})
+    return replace(config, data=data), {**given, **{name: f"{spec.folder_name}/{name}" for name in free}}
+
+
+def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argparse.Namespace) -> None:
+    done = {record.run_id for record in records if record.status is Status.DONE}
+    missing = [run for run in plan.runs if run.run_id not in done and not run.problem]
+    if not missing:
+        return
+    preflight.check(plan, missing, place)
+    place.runs.mkdir(parents=True, exist_ok=True)
+    for run in missing:
+        folder = place.runs / run.run_id
+        # A record that is not "done" is of an earlier attempt.
+        (folder / "record.json").unlink(missing_ok=True)
+        (folder / "progress.json").unlink(missing_ok=True)
+        write_atomic(folder / "spec.json", json.dumps(to_plain(run.spec), indent=1) + "\n")
+    cores = len(os.sched_getaffinity(0))
+    workers = options.workers or preflight.accelerators() or max(1, cores // options.threads)
+    machine = launch.Machine(place=place, scale=plan.scale.name, workers=workers, threads=options.threads)
+    reused = f", {len(plan.runs) - len(missing)} reused" if len(missing) < len(plan.runs) else ""
+    print(f"{len(missing)} runs{reused}; {workers} at a time, logs and records in {place.runs}", file=sys.stderr)
+    launch.LAUNCHERS[options.launcher](launch.group(missing), machine)
+
+
+def _collate(plan: Plan, tables: Sequence[Table], records: Sequence[RunRecord], out: Path, seconds: float) -> int:
+    complete = True
+    for table in tables:
+        publication = plan.publication(table.name, records)
+        publish.export(publication, out / "records")
+        paths = publish.collate(table, publication, out / "tables")
+        finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
+        missing = [slot for slot in publication.slots if slot.run_id not in finished]
+        complete = complete and not missing
+        print(f"{table.title}: {paths[0]}" + (f" ({len(missing)} runs missing, see its notes)" if missing else ""))
+    print(_stages(plan, records, seconds))
+    return EXIT_DONE if complete else EXIT_INCOMPLETE
+
+
+def _stages(plan: Plan, records: Sequence[RunRecord], seconds: float) -> str:
+    """Where the time went: process seconds by stage over all runs of the plan, and what this command took."""
+    wanted = {run.run_id for run in plan.runs}
+    spent: dict[str, float] = {}
+    for record in records:
+        if record.run_id in wanted:
+            stage = str(record.spec.get("task") or record.kind.value)
+            spent[stage] = spent.get(stage, 0.0) + record.seconds
+    parts = ", ".join(f"{stage} {duration(value)}" for stage, value in spent.items())
+    return f"process time of all runs: {parts or 'none'}; this command took {duration(seconds)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 5, 6); control rows are ours.
+
+Adding a row is one `Row`, adding a table one `Table` in TABLES. What equal rows of two tables share is found by
+planning (experiments/plan.py): the LCL row on MMC4 stands in Tables 1, 5, 6a and 6b and is trained once a seed.
+"""
+
+from experiments.overrides import suggest
+from results.schema import Analogue, Column, Row, Table
+
+_TINY = "tiny"
+_PAPER = ("base16", "large14")
+
+
+def _retrieval(dataset: str, name: str, place: str) -> tuple[Column, ...]:
+    directions = (("tr1", "TR@1", "image to text"), ("ir1", "IR@1", "text to image"))
+    return tuple(
+        Column(
+            key=f"{dataset.replace('flickr', 'f')}_{metric}",
+            group=f"{name} retrieval",
+            label=f"{name} {label}",
+            task="retrieve",
+            dataset=dataset,
+            metric=metric,
+            meaning=f"{name} test, recall@1 {way}, %",
+            analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"recall@1 {way} among {place}, %")},
+        )
+        for metric, label, way in directions
+    )
+
+
+def _captioning(dataset: str, name: str, split: str, place: str) -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            key=f"{dataset}_{metric}",
+            group=f"{name} captioning",
+            label=f"{name} {label}",
+            task="caption",
+            dataset=dataset,
+            metric=metric,
+            meaning=f"{name} {split}, {long} of generated captions, × 100",
+            analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"{long} of captions of {place}, × 100")},
+        )
+        for metric, label, long in (("b4", "B@4", "BLEU-4"), ("cider", "C", "CIDEr"))
+    )
+
+
+_GLYPHS = "rendered glyphs"
+IN1K = Column(
+    key="in1k_acc1",
+    group="classification",
+    label="IN-1k acc-1",
+    task="classify",
+    dataset="imagenet",
+    metric="acc1",
+    meaning="ImageNet-1k val, top-1 accuracy of an attention probe, %",
+    analogue={
+        _TINY: Analogue(
+            label="glyph acc@1 (IN-1k analogue)",
+            meaning=f"top-1 accuracy of an attention probe on 24 classes of {_GLYPHS}, %",
+        )
+    },
+)
+IN1K_STANDARDISED = Column(
+    key="acc1_standardised",
+    group="classification",
+    label="IN-1k acc-1, standardised features",
+    task="classify",
+    dataset="imagenet",
+    metric="acc1_standardised",
+    meaning="as above, every feature standardised first: tells collapsed from badly scaled features",
+    analogue={
+        _TINY: Analogue(
+            label="glyph acc@1, standardised features",
+            meaning="as glyph acc@1, every feature standardised first: tells collapsed from badly scaled features",
+        )
+    },
+)
+COCO_RETRIEVAL = _retrieval("coco", "COCO", f"{_GLYPHS} in the style of pre-training")
+FLICKR_RETRIEVAL = _retrieval("flickr30k", "Flickr30k", f"{_GLYPHS} in a style never seen before")
+COCO_CAPTIONING = _captioning("coco", "COCO", "Karpathy test", f"{_GLYPHS} in the style of pre-training")
+NOCAPS_CAPTIONING = _captioning("nocaps", "NoCaps", "val", f"{_GLYPHS} in held-out combinations of glyph and colour")
+
+ALL_NINE = (IN1K, *COCO_RETRIEVAL, *FLICKR_RETRIEVAL, *COCO_CAPTIONING, *NOCAPS_CAPTIONING)
+COCO_FOUR = (*COCO_RETRIEVAL, *COCO_CAPTIONING)
+
+# LAION-Random: each pair in an order of its own (paper 4.1). Pairs have their own layout.
+_PAIRS_IN_RANDOM_ORDER = {"objectives.lcl.layout": "random_order"}
+
+
+def _method(label: str, objective: str, data: str, task: str, line: str) -> Row:
+    return Row(label=label, objective=objective, data=data, task=task, paper={"method": line})
+
+
+TABLE1 = Table(
+    name="table1",
+    title="Table 1",
+    caption="Frozen transfer of vision encoders pre-trained from scratch on interleaved documents; objectives that "
+    "read pairs see the image-sentence pairs of the same documents.",
+    columns=ALL_NINE,
+    more_columns=(IN1K_STANDARDISED,),
+    rows=(
+        _method("CLIP", "clip", "mmc4-pair", "Con.", "CLIP"),
+        _method("CoCa", "coca", "mmc4-pair", "Con. + Cap.", "CoCa"),
+        _method("BLIP2", "blip2", "mmc4-pair", "Con. + Cap. + Mat.", "BLIP2"),
+        _method("BEiT3", "beit3", "mmc4", "Mask.", "BEiT3"),
+        _method("Flamingo", "flamingo", "mmc4", "Gen.", "Flamingo"),
+        _method("Emu", "emu", "mmc4", "Gen. + Reg.", "Emu"),
+        _method("LCL (ours)", "lcl", "mmc4", "Con. + Gen.", "LCL"),
+        Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True),
+        Row(
+            label="Supervised (labels of the same images)",
+            objective="supervised",
+            data="mmc4-pair",
+            task="labels",
+            control=True,
+            only_at=(_TINY,),  # MMC4 has no labels
+        ),
+    ),
+    paper_csv="table1.csv",
+    cost_reference="CLIP",
+)
+
+TABLE2 = Table(
+    name="table2",
+    title="Table 2",
+    caption="Frozen transfer of vision encoders pre-trained from scratch on image-text pairs; LCL reads each pair in a "
+    "random order.",
+    columns=ALL_NINE,
+    rows=(
+        _method("CLIP", "clip", "laion", "Con.", "CLIP"),
+        _method("CoCa", "coca", "laion", "Con. + Cap.", "CoCa"),
+        _method("BLIP2", "blip2", "laion", "Con. + Cap. + Mat.", "BLIP2"),
+        Row(
+            label="LCL (ours)",
+            objective="lcl",
+            data="laion-random",
+            task="Con. + Gen.",
+            override=_PAIRS_IN_RANDOM_ORDER,
+            paper={"method": "LCL"},
+        ),
+    ),
+    paper_csv="table2.csv",
+    cost_reference="CLIP",
+)
+
+TABLE5 = Table(
+    name="table5",
+    title="Table 5",
+    caption="Frozen transfer of LCL encoders pre-trained on different corpora, equal numbers of images seen.",
+    columns=ALL_NINE,
+    rows=(
+        Row(
+            label="LCL on LAION",
+            objective="lcl",
+            data="laion-random",
+            task="Con. + Gen.",
+            override=_PAIRS_IN_RANDOM_ORDER,
+            paper={"pretrain_data": "LAION"},
+        ),
+        Row(label="LCL on MMC4", objective="lcl", data="mmc4", task="Con. + Gen.", paper={"pretrain_data": "MMC4"}),
+        Row(
+            label="LCL on OBELICS",
+            objective="lcl",
+            data="obelics",
+            task="Con. + Gen.",
+            paper={"pretrain_data": "OBELICS"},
+            unavailable="this suite has no reader for OBELICS",
+        ),
+        Row(
+            label="LCL on LAION + MMC4",
+            objective="lcl",
+            data="laion+mmc4",
+            task="Con. + Gen.",
+            paper={"pretrain_data": "LAION + MMC4"},
+            unavailable="this suite does not mix corpora",
+        ),
+    ),
+    paper_csv="table5.csv",
+    cost_reference="LCL on MMC4",
+)
+
+TABLE6A = Table(
+    name="table6a",
+    title="Table 6a",
+    caption="LCL with one of its two losses switched off; frozen transfer.",
+    columns=COCO_FOUR,
+    rows=(
+        Row(
+            label="Con. only",
+            objective="lcl",
+            data="mmc4",
+            task="Con.",
+            override={"objectives.lcl.contrast_weight": 1.0, "objectives.lcl.generate_weight": 0.0},
+            paper={"method": "Con. only"},
+        ),
+        Row(
+            label="Gen. only",
+            objective="lcl",
+            data="mmc4",
+            task="Gen.",
+            override={"objectives.lcl.contrast_weight": 0.0},
+            paper={"method": "Gen. only"},
+        ),
+        Row(label="LCL (ours)", objective="lcl", data="mmc4", task="Con. + Gen.", paper={"method": "LCL"}),
+    ),
+    paper_csv="table6a.csv",
+    cost_reference="LCL (ours)",
+)
+
+
+def _weights(default: float, scales: tuple[str, ...]) -> tuple[Row, ...]:
+    """The paper's sweep: the default weight times 0.5, 1, 2 and 5."""
+    return tuple(
+        Row(
+            label=f"λ = {default * ratio:g}",
+            objective="lcl",
+            data="mmc4",
+            task="Con. + Gen.",
+            override={"objectives.lcl.contrast_weight": default * ratio},
+            paper={"lambda_con": line},
+            only_at=scales,
+        )
+        for ratio, line in ((0.5, "0.05"), (1.0, "0.1"), (2.0, "0.2"), (5.0, "0.5"))
+    )
+
+
+TABLE6B = Table(
+    name="table6b",
+    title="Table 6b",
+    caption="Weight λ of LCL's contrastive loss: half, one, two and five times the paper's choice; frozen transfer.",
+    columns=COCO_FOUR,
+    rows=_weights(0.1, ()),
+    paper_csv="table6b.csv",
+    cost_reference="",
+)
+
+TABLES = {table.name: table for table in (TABLE1, TABLE2, TABLE5, TABLE6A, TABLE6B)}
+
+
+def get_table(name: str) -> Table:
+    """The table of that name. Raises ValueError with the nearest name for an unknown one."""
+    if name not in TABLES:
+        raise ValueError(suggest(name, TABLES, "table"))
+    return TABLES[name]

@@ -1,0 +1,150 @@
+"""From a spec and the folders of this machine to the things a run works on: corpora, tokenizer, splits, encoders.
+
+Specs say what is read by content; `Place` says where it lies here. Everything is opened through data/'s readers: the
+embedded corpus comes in by the same door as a user's own.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+from backbones.build import build_vision
+from backbones.sizes import Size
+from backbones.vit import VisionEncoder
+from data import downstream
+from data.batch import Split
+from data.corpora import open_corpus
+from data.document import Bad, Corpus
+from data.images import ImageTransform
+from data.loader import Loader
+from data.mmc4 import Mmc4Corpus, Mmc4Pairs
+from data.select import Rules, choose_images
+from data.tokenizer import Tokenizer
+from experiments.config import DataConfig
+from experiments.corpora import get_corpus
+from experiments.specs import CorpusSpec, PretrainSpec, read_spec
+from experiments.typed import from_plain
+from objectives.base import Objective
+from transfer.encoder import Encoder
+
+ENCODER_FILE = "encoder.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """This machine: where runs are kept and where data lies."""
+
+    runs: Path
+    data: DataConfig
+
+    @property
+    def shared(self) -> Path:
+        """What several runs use and any of them may make: tokenizers, indexes of shards, features."""
+        return self.runs / "shared"
+
+
+def open_source(place: Place, field: str) -> Corpus:
+    """The corpus in a field of DataConfig."""
+    folder = getattr(place.data, field)
+    return open_corpus(Path(folder), cache=place.shared / "indexes")
+
+
+def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus, Rules]:
+    """The corpus a row reads and its sampling rules. Raises CorpusError where the folder holds another kind."""
+    corpus = get_corpus(spec.name)
+    own_pairs = corpus.source == "mmc4" and corpus.pairs and place.data.mmc4_pair is not None
+    opened = open_source(place, "mmc4_pair" if own_pairs else corpus.source)
+    common = {"max_images": spec.max_images} if spec.max_images is not None else {}
+    rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, **common)
+    if corpus.pairs and isinstance(opened, Mmc4Corpus):
+        # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
+        documents = Rules(sim_threshold=spec.sim_threshold, text_len=None, **common)
+        return Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed)), rules
+    return opened, rules
+
+
+def tokenizer_for(place: Place, name: str) -> Tokenizer:
+    """The tokenizer of a spec: OPT's from local files, or the BPE of the corpus's text, trained once and kept."""
+    if place.data.tokenizer is not None:
+        return Tokenizer.opt(place.data.tokenizer)
+    source = place.data.tokenizer_text
+    corpus = open_source(place, source)
+    path = place.shared / "tokenizers" / f"{name}-{corpus.digest}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            Tokenizer.train_bpe(_texts(corpus), place.data.vocabulary).save(path)
+    return Tokenizer.load(path)
+
+
+def _texts(corpus: Corpus) -> Any:
+    for index in range(len(corpus)):
+        document = corpus[index]
+        if not isinstance(document, Bad):
+            yield from document.segments
+
+
+def make_loader(
+    place: Place, spec: PretrainSpec, objective: type[Objective], config: Objective.Config, seed: int | None = None
+) -> Loader:
+    """Batches of a pre-training run; another seed gives batches no step of the run has, for probes."""
+    assert spec.data is not None
+    seed = spec.seed if seed is None else seed
+    size: Size = from_plain(Size, spec.model, "model")
+    corpus, rules = open_pretraining(place, spec.data, spec.seed)
+    patches = size.vision.num_patches
+    return Loader(
+        corpus,
+        tokenizer_for(place, spec.data.tokenizer),
+        ImageTransform(size.vision.image_size),
+        layouts=objective.layouts_for(config),
+        patches=patches,
+        slots=objective.slots(config, patches),
+        seq_len=spec.data.seq_len or patches + 4 + (spec.data.text_len or 0),
+        images_per_step=spec.images_per_step,
+        total_images=spec.images,
+        seed=seed,
+        rules=rules,
+    )
+
+
+def save_encoder(folder: Path, vision: VisionEncoder) -> None:
+    """Write the encoder of a run; its size is in the run's spec."""
+    partial = folder / f".{ENCODER_FILE}.partial"
+    save_file({name: t.detach().cpu().contiguous() for name, t in vision.state_dict().items()}, partial)
+    partial.replace(folder / ENCODER_FILE)
+
+
+def load_encoder(place: Place, run_id: str) -> Encoder:
+    """The encoder a pre-training run left, with the transform that belongs to it."""
+    folder = place.runs / run_id
+    spec = read_spec(json.loads((folder / "spec.json").read_text()))
+    assert isinstance(spec, PretrainSpec)
+    size: Size = from_plain(Size, spec.model, "model")
+    vision = build_vision(size, spec.seed)
+    vision.load_state_dict(load_file(folder / ENCODER_FILE))
+    return Encoder(vision.eval(), ImageTransform(size.vision.image_size))
+
+
+def open_split(place: Place, name: str, training: bool) -> Split:
+    """A downstream set by its field of DataConfig: its training or its test split."""
+    folder = Path(getattr(place.data, name))
+    cache = place.shared / "indexes"
+    if name == "imagenet":
+        return downstream.imagenet(folder, "train" if training else "val")
+    if name in ("retrieval_train", "caption_train"):
+        return downstream.pairs(folder, name, "top_caption" if name == "caption_train" else None, cache=cache)
+    if name == "nocaps":
+        return downstream.nocaps(_only(folder, "nocaps_val*.json"), folder / "val")
+    return downstream.karpathy(folder / f"dataset_{name}.json", folder / "images", "test")
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise FileNotFoundError(f"{folder} holds {len(found)} files {pattern}; expected one")
+    return found[0]

@@ -1,0 +1,114 @@
+"""Objective: what a pre-training objective declares, and the few steps all of them share.
+
+Source: objectives specification 1.3 (scatter rule) and 1.7 item 5 (a rank without images).
+
+Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, s image side.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from backbones.lm import LanguageModel
+from backbones.vit import Edit, VisionEncoder
+from data.batch import Batch, Layout, Rows, TokenType
+from objectives.functional import Losses
+
+
+@runtime_checkable
+class Special(Protocol):
+    """Special ids of the tokenizer."""
+
+    pad: int
+    bos: int
+    eos: int
+    boi: int
+    eoi: int
+    img: int
+    mask: int
+
+
+class Objective(nn.Module, ABC):
+    """A pre-training objective: owns its heads, borrows the backbones, turns a batch into losses.
+
+    A subclass lives in `objectives/<name>.py` under `@register("<name>")`, nests its own frozen
+    `Config(Objective.Config)`, and declares what it reads. Its paper defaults are the defaults
+    of `Config`; what differs at a size is decided in `config`.
+    """
+
+    name: ClassVar[str]  # set by `register`
+    reads: ClassVar[Literal["pairs", "documents", "none"]]
+    layouts: ClassVar[tuple[Layout, ...]]
+    needs_labels: ClassVar[bool] = False  # a control that learns from the corpus's labels
+    lm_passes: ClassVar[int]  # forward passes through the language model for one batch, as the paper's footnote counts
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options of the objective; a subclass adds its own fields."""
+
+    @classmethod
+    def config(cls, size_name: str) -> Config:
+        """The default options at a named size."""
+        return cls.Config()
+
+    @classmethod
+    def layouts_for(cls, config: Config) -> tuple[Layout, ...]:
+        """What the loader must render under these options: the declared layouts, where the config does not choose."""
+        return cls.layouts
+
+    @classmethod
+    def slots(cls, config: Config, patches: int) -> int:
+        """Image slots of one span in the row: the encoder's patches, where the objective does not say otherwise."""
+        return patches
+
+    def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
+        super().__init__()
+        self.options, self.vision, self.language, self.special = config, vision, language, special
+
+    def prepare(self, images: Iterable[Float[Tensor, "m 3 s s"]]) -> None:  # noqa: B027 (a hook)
+        """Called once before the first step with batches of training images; fit what must be fitted to them here."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Losses:
+        """Losses of one batch, as sums and counts on this rank."""
+
+    def after_step(self) -> None:
+        """Called after every optimiser step; clamp the temperature here."""
+
+    def encode(self, images: Float[Tensor, "m 3 s s"], edit: Edit | None = None) -> Float[Tensor, "m p d"]:
+        """Patch tokens H; `edit` as in `VisionEncoder.tokens`.
+
+        A rank without images sends one dummy through, unedited, and keeps none of it: an empty H that is still
+        connected to every parameter of the encoder.
+        """
+        if len(images):
+            return self.vision(images, edit)
+        side = self.vision.size.image_size
+        return self.vision(images.new_zeros(1, 3, side, side))[:0]
+
+    def embed(self, rows: Rows, visual: Float[Tensor, "m k d"] | None = None) -> Float[Tensor, "b t d"]:
+        """Token embeddings with the k-th image slot, in row-major order, holding the k-th row of all visual tokens.
+
+        visual: None for layouts without slots. Raises ValueError where slots and visual tokens differ in number.
+        """
+        slots = rows.token_type == int(TokenType.IMG)
+        x = self.language.embed(rows.input_ids.masked_fill(slots, self.special.pad))  # <img> itself is never embedded
+        tokens = x.new_zeros(0, x.shape[-1]) if visual is None else visual.flatten(0, 1)
+        if int(slots.sum()) != len(tokens):
+            given = "no images" if visual is None else f"{visual.shape[0]} images of {visual.shape[1]} tokens"
+            raise ValueError(
+                f"the rows hold {int(slots.sum())} image slots, the encoder gave {given}; "
+                "the loader's slots must be the objective's slots(config, patches)"
+            )
+        where = slots.nonzero(as_tuple=True)
+        return x.index_put(where, tokens.to(x.dtype))
+
+    @staticmethod
+    def at_boi(hidden: Float[Tensor, "b t d"], rows: Rows) -> Float[Tensor, "m d"]:
+        """The state at each image's `<BoI>`, in the order of the batch's images."""
+        return hidden[rows.img_row, rows.img_boi]
+

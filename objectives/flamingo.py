@@ -1,0 +1,115 @@
+"""Flamingo (Alayrac et al. 2022): text likelihood given the images that stand before it.  Gen. in Table 1.
+
+    L = -1/n_tok sum over q in {TEXT, EOS} of ln p(w_q | w_<q, x_<=q)                  (Flamingo Eq. 1)
+    y = y + tanh(g1) XAttn(LN(y), latents of image tt(q))                              before every layer of the
+    y = y + tanh(g2) FF(y)                                                             language model, g = 0 at first
+
+tt(q): the latest image opened at or before q; without one the cross-attention is exactly 0. Images get no loss of their
+own. The architecture is Flamingo's (Perceiver resampler, gated cross-attention), sized as in
+mlfoundations/open_flamingo; unlike there nothing is frozen, because every row of the table trains from scratch.
+
+Reads: documents, MEDIA_TOKEN.  LM passes: 1.
+
+Shape letters: m images, b rows, t tokens, p patches, l latents, i images of a row, k keys, v vision width, d width.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from backbones.lm import LanguageModel
+from backbones.masks import causal
+from backbones.perceiver import GatedCrossAttention, PerceiverResampler
+from backbones.vit import VisionEncoder
+from data.batch import Batch, Layout, Rows, TokenType
+from objectives.base import Objective, Special
+from objectives.diagnostics import collapse
+from objectives.functional import TEXT_TARGETS, Losses, token_nll
+from objectives.registry import register
+
+TextTargets = Literal["all", "after_first_image"]
+
+
+@register("flamingo")
+class Flamingo(Objective):
+    """Next-token prediction on text that reads images through gated cross-attention."""
+
+    reads = "documents"
+    layouts: ClassVar[tuple[Layout, ...]] = (Layout.MEDIA_TOKEN,)
+    lm_passes = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Objective.Config):
+        """Sizes of the modules that read images, and which text is predicted."""
+
+        latents: int = 64  # of an image
+        resampler_depth: int = 6
+        heads: int = 8  # of 64, in the resampler and in the cross-attention
+        text_targets: TextTargets = "all"  # open_flamingo: after_first_image
+
+        def __post_init__(self) -> None:
+            if self.text_targets not in get_args(TextTargets):
+                choices = ", ".join(get_args(TextTargets))
+                raise ValueError(f"Flamingo has no text_targets {self.text_targets!r}; choose one of {choices}")
+
+    options: Config
+
+    @classmethod
+    def config(cls, size_name: str) -> Config:
+        """The paper's sizes; at `tiny` one latent a patch and two layers of two heads."""
+        return cls.Config(latents=16, resampler_depth=2, heads=2) if size_name == "tiny" else cls.Config()
+
+    def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
+        super().__init__(config, vision, language, special)
+        self.resampler = PerceiverResampler(vision.width, config.latents, config.resampler_depth, config.heads)
+        self.cross_attention = nn.ModuleList(
+            GatedCrossAttention(language.width, vision.width, config.heads) for _ in range(language.depth)
+        )
+
+    def forward(self, batch: Batch) -> Losses:
+        """Generation loss over the text; watch: text_nll, the gates of each layer, collapse of the encoder."""
+        rows = batch[Layout.MEDIA_TOKEN]
+        patches = self.encode(batch.images)
+        hidden = self.read(rows, self.resampler(patches))
+        extra = media_index(rows) > 0 if self.options.text_targets == "after_first_image" else None
+        text = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS, extra)
+        watch = {"text_nll": text.text_nll(), **self.gates(), **collapse(patches.mean(dim=1))}
+        return Losses(terms={"generate": text.term()}, weights={"generate": 1.0}, watch=watch)
+
+    def read(self, rows: Rows, latents: Float[Tensor, "m l v"]) -> Float[Tensor, "b t d"]:
+        """States of the language model over the rows, with each image's latents open to the text after it."""
+        context, allowed = media_context(rows, latents)
+        return self.language(
+            self.embed(rows),
+            causal(rows.attn_mask),
+            rows.position_ids,
+            before_layer=lambda i, y: self.cross_attention[i](y, context, allowed),
+        )
+
+    def gates(self) -> dict[str, Tensor]:
+        """tanh of both gates of each layer: how much of the images and of the extra feed-forward gets through."""
+        return {
+            f"{name}_{i:02d}": gate.detach().float().tanh().squeeze()
+            for i, layer in enumerate(self.cross_attention)
+            for name, gate in layer.named_parameters(recurse=False)  # a block's own parameters are its two gates
+        }
+
+
+def media_index(rows: Rows) -> Int[Tensor, "b t"]:
+    """tt: number of images of the row opened at or before each position."""
+    return (rows.token_type == int(TokenType.BOI)).cumsum(dim=1)
+
+
+def media_context(rows: Rows, latents: Float[Tensor, "m l v"]) -> tuple[Float[Tensor, "b k v"], Bool[Tensor, "b t k"]]:
+    """Latents of each row's images side by side, and which of them each position may read: the latest image's."""
+    opened = media_index(rows)
+    places = opened[rows.img_row, rows.img_boi] - 1  # 0 for the first image of its row
+    most = max(1, int(opened.max())) if opened.numel() else 1
+    context = latents.new_zeros(len(opened), most, *latents.shape[1:])
+    context = context.index_put((rows.img_row, places), latents)
+    numbers = torch.arange(1, most + 1, device=opened.device)
+    allowed = (opened[:, :, None] == numbers) & rows.attn_mask[:, :, None]
+    return context.flatten(1, 2), allowed.repeat_interleave(latents.shape[1], dim=2)

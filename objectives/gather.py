@@ -1,0 +1,59 @@
+"""Collectives over ranks that hold different numbers of rows, with the gradient of a sum over ranks.
+
+Source: objectives specification 1.7; OpenGVLab/LCL and mlfoundations/open_clip `loss.py` gather with gradient, there
+for equal or padded counts. Without a process group every function is the one-rank case of the same code.
+
+Shape letters: r rows on this rank, n rows on all ranks, d width.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torch import distributed as dist
+
+
+def world_size() -> int:
+    """Number of ranks, 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum over ranks, outside the graph, in a new tensor."""
+    total = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def gather_rows(x: Shaped[Tensor, "r *d"]) -> tuple[Shaped[Tensor, "n *d"], int]:
+    """Rows of all ranks in rank order, and the index of this rank's first row among them.
+
+    Every rank must call it, also with no rows. Gradients of all ranks' uses flow back to the rank that owns the row.
+    """
+    ranks = world_size()
+    if ranks == 1:
+        return x, 0
+    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(ranks)]
+    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
+    sizes = [int(count) for count in counts]
+    padded = torch.cat([x, x.new_zeros(max(sizes) - len(x), *x.shape[1:])])
+    everyone = _AllGather.apply(padded)
+    return torch.cat([everyone[r, :size] for r, size in enumerate(sizes)]), sum(sizes[: dist.get_rank()])
+
+
+class _AllGather(torch.autograd.Function):
+    """[w, r, ...] of all ranks' equal-sized [r, ...]; backward sums over ranks what each asks of this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)  # not reduce-scatter, which gloo lacks: this runs on CPU in tests
+        return grad[dist.get_rank()]

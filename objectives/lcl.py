@@ -1,0 +1,130 @@
+"""LCL (the paper's own, 3.2-3.3): contrast of each image with its preceding context, and generation of the text.
+
+    L = lambda L_con + L_gen
+    L_con = contrast of v_i with t_i over images that have context                       (Eq. 6, half sum: see info_nce)
+    L_gen = -1/n_tok sum over k in T of ln p(x_k | x_<k)                                 (Eq. 7)
+
+v_i: the connector's pooled vector of image i; t_i: the language model's state at its `<BoI>`, which sees everything
+before the image and not the image. T: TEXT, EOS, and `<BoI>` where the image has context (OpenGVLab/LCL predicts it;
+at the start of a document it would be a coin flip). lambda = 0.1 (paper 4.1, Table 6b); Table 6a switches a term off by
+its weight.
+
+Reads: documents as INTERLEAVED; pairs in random order (LAION-Random) with layout="random_order".  LM passes: 1.
+
+Shape letters: m images, b rows, t tokens, p patches, d language width.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from backbones.heads import Connector, ContextReadout, Temperature
+from backbones.lm import LanguageModel
+from backbones.masks import causal
+from backbones.vit import VisionEncoder
+from data.batch import Batch, Layout, Rows, TokenType
+from objectives.base import Objective, Special
+from objectives.diagnostics import collapse, same_document_share
+from objectives.functional import TEXT_TARGETS, Losses, info_nce, token_nll
+from objectives.registry import register
+
+ROW_LAYOUTS = ("interleaved", "random_order", "text_first", "image_first")
+SKIP_RULES = ("content", "index0", "never")
+GEN_ON_BOI = ("with_context", "always", "never")
+
+
+@register("lcl")
+class LCL(Objective):
+    """An image is predictable from what stands before it, and helps to predict what follows."""
+
+    reads = "documents"
+    layouts: ClassVar[tuple[Layout, ...]] = (Layout.INTERLEAVED,)
+    lm_passes = 1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Objective.Config):
+        """Weights of the terms, and the readings the paper leaves open (objectives specification 8.6)."""
+
+        contrast_weight: float = 0.1  # lambda; Table 6b sweeps it. Eq. 6 without the half sum is twice this
+        generate_weight: float = 1.0
+        layout: str = "interleaved"  # one of ROW_LAYOUTS
+        skip_rule: str = "content"  # one of SKIP_RULES: which leading images L_con leaves out
+        gen_on_boi: str = "with_context"  # one of GEN_ON_BOI: when `<BoI>` is a generation target
+        mask_same_document: bool = False  # images of one document are no negatives of each other
+
+        def __post_init__(self) -> None:
+            if min(self.contrast_weight, self.generate_weight) < 0:
+                raise ValueError(f"weights of terms are at least 0, got {self}")
+            for value, choices in (
+                (self.layout, ROW_LAYOUTS),
+                (self.skip_rule, SKIP_RULES),
+                (self.gen_on_boi, GEN_ON_BOI),
+            ):
+                if value not in choices:
+                    raise ValueError(f"LCL has no option {value!r}; choose one of {', '.join(choices)}")
+
+    options: Config
+
+    @classmethod
+    def layouts_for(cls, config: Config) -> tuple[Layout, ...]:
+        """What the loader must render for these options."""
+        return (Layout(config.layout),)
+
+    def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
+        super().__init__(config, vision, language, special)
+        self.connector = Connector(vision.width, language.width)
+        self.readout = ContextReadout(language.width)
+        self.temperature = Temperature()
+
+    def forward(self, batch: Batch) -> Losses:
+        """The terms `contrast` and `generate`."""
+        rows = batch[Layout(self.options.layout)]
+        patches = self.encode(batch.images)
+        visual = self.connector(patches)
+        hidden = self.language(self.embed(rows, visual.tokens), causal(rows.attn_mask), rows.position_ids)
+        context = self.readout(self.at_boi(hidden, rows))
+        chosen = self.contrasted(rows)
+        document = batch.doc_seed[rows.img_row[chosen]]
+        groups = document if self.options.mask_same_document else None
+        contrast, watch = info_nce(visual.pooled[chosen], context[chosen], self.temperature.scale(), groups)
+        generate = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS | {TokenType.BOI}, self.generated(rows))
+        watch |= {"text_nll": generate.text_nll()} | collapse(patches.mean(dim=1))
+        if len(chosen):
+            watch["skipped_images"] = 1 - chosen.float().mean()
+        if len(document) > 1:
+            watch["same_document"] = same_document_share(document)
+        return Losses(
+            {"contrast": contrast, "generate": generate.term()},
+            {"contrast": self.options.contrast_weight, "generate": self.options.generate_weight},
+            watch,
+        )
+
+    def contrasted(self, rows: Rows) -> Bool[Tensor, " m"]:
+        """Images that enter L_con. Without context the state at `<BoI>` is one constant: it would name no image."""
+        match self.options.skip_rule:
+            case "content":
+                return rows.img_has_ctx
+            case "index0":  # the released code's test; with `</s>` before every document it never fires
+                return rows.img_boi > 0
+            case _:
+                return torch.ones_like(rows.img_has_ctx)
+
+    def generated(self, rows: Rows) -> Bool[Tensor, "b t"]:
+        """False on each `<BoI>` that is not a generation target, True elsewhere."""
+        match self.options.gen_on_boi:
+            case "with_context":
+                predicted = rows.img_has_ctx
+            case "always":
+                predicted = torch.ones_like(rows.img_has_ctx)
+            case _:
+                predicted = torch.zeros_like(rows.img_has_ctx)
+        mask = torch.ones_like(rows.attn_mask)
+        mask[rows.img_row, rows.img_boi] = predicted
+        return mask
+
+    def after_step(self) -> None:
+        """Keep the logit scale in [1, 100]."""
+        self.temperature.clamp_()

@@ -1,0 +1,63 @@
+"""The committed form of a table: results/records/<table>-<scale>.jsonl, from which results/tables/ can be made again.
+
+The first line is the publication without its records (which run fills which slot, the paper's recipe beside it); every
+further line is one run record, by run_id. Wall-clock fields stay as recorded but never reach a printed table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from results.canonical import canonical_json, plain
+from results.record import RecordError, check_version, decode, parse, write_atomic
+from results.report import render, render_csv
+from results.schema import Publication, Slot, Table
+
+ROOT = Path(__file__).parent
+
+
+def name(publication: Publication) -> str:
+    """File name of a publication without suffix: "table1-tiny"."""
+    return f"{publication.table}-{publication.scale}"
+
+
+def export(publication: Publication, folder: Path = ROOT / "records") -> Path:
+    """Write a publication with the records its slots name, and no others; the path of the file."""
+    wanted = {slot.run_id for slot in publication.slots} & publication.records.keys()
+    header = plain(replace(publication, records={}))
+    lines = [header, *(plain(publication.records[run_id]) for run_id in sorted(wanted))]
+    path = folder / f"{name(publication)}.jsonl"
+    write_atomic(path, "".join(f"{canonical_json(line)}\n" for line in lines))
+    return path
+
+
+def load(path: Path) -> Publication:
+    """Read a published file. Raises RecordError naming the file and line that cannot be used."""
+    first, *rest = path.read_bytes().splitlines() or [b""]
+    where = f"{path}, line 1"
+    header = decode(first, where)
+    check_version(header, where)
+    expected = {f.name for f in fields(Publication)}
+    if header.keys() != expected:
+        raise RecordError(f"{where}: keys {', '.join(sorted(header))}; expected {', '.join(sorted(expected))}")
+    try:
+        header["slots"] = tuple(Slot(**slot) for slot in header["slots"])
+    except TypeError as error:
+        raise RecordError(f"{where}: a slot cannot be read ({error})") from None
+    records = [
+        parse(decode(line, at), at) for number, line in enumerate(rest, start=2) for at in [f"{path}, line {number}"]
+    ]
+    header["records"] = {record.run_id: record for record in records}
+    return Publication(**header)
+
+
+def collate(table: Table, publication: Publication, folder: Path = ROOT / "tables") -> Sequence[Path]:
+    """Write the Markdown and CSV forms of a table; their paths. Equal records give equal bytes."""
+    if table.name != publication.table:
+        raise ValueError(
+            f"publication of {publication.table!r} given for {table.name!r}; collate it with its own table"
+        )
+    paths = (folder / f"{name(publication)}.md", folder / f"{name(publication)}.csv")
+    write_atomic(paths[0], render(table, publication))
+    write_atomic(paths[1], render_csv(table, publication))
+    return paths

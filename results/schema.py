@@ -1,0 +1,177 @@
+"""What the suite writes down and what it prints: run records, table declarations, publications. Standard library only.
+
+A `spec` is the JSON form of a resolved run (experiments/specs.py). The report reads these keys of it, all optional:
+`objective` ({"name", "config"} or null), `data` ({"name", ...}), `task`, `mode`, `protocol`, `seed`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+# Keys of RunRecord.coverage that are not causes: what was used, and how many documents could not be.
+COVERAGE_COUNTS = ("documents", "images", "skipped")
+
+
+class Kind(StrEnum):
+    """What a run did."""
+
+    PRETRAIN = "pretrain"
+    TEXT_LM = "text_lm"  # the language model every captioning transfer starts from
+    TRANSFER = "transfer"
+
+
+class Status(StrEnum):
+    """How a run, or the cell that waits for it, stands."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BLOCKED = "blocked"  # its parent failed or could not run
+    MISSING = "missing"  # not run yet
+    UNAVAILABLE = "unavailable"  # cannot be run here, with the reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One finished run: everything a table cell must be traceable to."""
+
+    run_id: str
+    kind: Kind
+    status: Status
+    spec: Mapping[str, Any]  # the resolved specification whose hash ends run_id
+    parent: str | None  # run_id of the encoder's pre-training; None for a pre-training
+    metrics: Mapping[
+        str, float
+    ]  # transfer: "<dataset>/<metric>", see `metric_key`; pre-training: its last watch values
+    chance: Mapping[str, float] = field(default_factory=dict)  # metric key -> value of an encoder that knows nothing
+    items: Mapping[str, int] = field(default_factory=dict)  # dataset -> test items scored
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # metric key -> why it could not be computed
+    scale: str
+    seed: int
+    images_seen: int
+    lm_passes: int  # language-model passes per sample (footnote of the paper's Tables 1 and 2)
+    train_flops: float
+    commit: str
+    dirty: bool
+    env: Mapping[str, str]
+    data_digest: str
+    coverage: Mapping[str, int]  # COVERAGE_COUNTS and one key for each cause met
+    seconds: float
+    finished_at: str  # ISO 8601, UTC
+    reason: str = ""  # why, when status is not DONE
+    schema_version: int = SCHEMA_VERSION
+
+
+def metric_key(dataset: str, metric: str) -> str:
+    """Key of a metric on a test set in RunRecord.metrics: "coco/tr1"."""
+    return f"{dataset}/{metric}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analogue:
+    """What stands in for a column of the paper at another scale: a name nobody can mistake for it, and what it is."""
+
+    label: str  # "glyph acc@1 (IN-1k analogue)"
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table: a metric of a transfer task on one test set."""
+
+    key: str  # the paper's CSV column, e.g. "coco_tr1", or a name of our own
+    group: str  # "COCO retrieval"
+    label: str  # "COCO TR@1"
+    task: str  # registry name of the transfer task
+    dataset: str  # test set the metric is taken on: "coco"
+    metric: str
+    meaning: str  # one line for the legend
+    higher_is_better: bool = True
+    analogue: Mapping[str, Analogue] = field(default_factory=dict)  # by scale
+
+    @property
+    def metric_key(self) -> str:
+        """Key of the metric in RunRecord.metrics."""
+        return metric_key(self.dataset, self.metric)
+
+    def title(self, scale: str) -> str:
+        """The heading at that scale, with the direction in which it is better."""
+        label = self.analogue[scale].label if scale in self.analogue else self.label
+        return f"{label} {'↑' if self.higher_is_better else '↓'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row: an objective on a corpus. `objective=None` is the untouched initial encoder."""
+
+    label: str
+    objective: str | None
+    data: str
+    task: str = ""  # the paper's task column: "Con. + Gen."
+    mode: str = "frozen"
+    override: Mapping[str, Any] = field(default_factory=dict)  # declared differences, dotted config keys
+    control: bool = False  # printed apart: not a method of the paper
+    paper: Mapping[str, str] = field(default_factory=dict)  # cells that select one line of the paper's CSV
+    only_at: tuple[str, ...] = ()  # scales the row exists at; empty: every scale
+    unavailable: str = ""  # why nobody can run this row here; printed instead of its cells
+
+    def exists_at(self, scale: str) -> bool:
+        """Whether the row belongs to the table at that scale."""
+        return not self.only_at or scale in self.only_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table is declared, never assembled by hand."""
+
+    name: str
+    title: str  # "Table 1"
+    caption: str
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    paper_csv: str  # file name below results/paper
+    cost_reference: str  # label of the row whose training FLOPs are 1.0
+    more_columns: tuple[Column, ...] = ()  # measured here, not in the paper; a table of their own
+
+    def rows_at(self, scale: str) -> tuple[Row, ...]:
+        """The rows of the table at that scale, in order."""
+        return tuple(row for row in self.rows if row.exists_at(scale))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One run a table waits for. `row` is "" for a run that all rows share."""
+
+    row: str
+    stage: str  # "pretrain", "text_lm" or the name of a transfer task
+    seed: int
+    run_id: str
+    problem: str = ""  # why the run cannot be started; said where there is no record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Everything a printed table is made of: which run fills which slot, the runs, and the paper's recipe to compare.
+
+    `references[row][stage]` is the spec the same run would have under the paper's recipe.
+    """
+
+    table: str
+    scale: str
+    warning: str  # printed in the title; empty only at a scale of the paper
+    slots: tuple[Slot, ...]
+    records: Mapping[str, RunRecord]  # by run_id; a slot without a record is a missing run
+    data_prefix: str = ""  # printed before the names of corpora that only stand in for the paper's: "toy "
+    references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What one cell shows: the values of its seeds, or why there are none. The paper's value never enters."""
+
+    values: tuple[float, ...]  # in order of seed
+    missing: tuple[str, ...]  # why a seed has no value, one reason a seed
+    run_ids: tuple[str, ...]

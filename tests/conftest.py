@@ -1,0 +1,39 @@
+"""Shapes written in annotations are checked at run time in every test; one thread, because the machine is shared."""
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Before anything of ours is imported: a module that is already in sys.modules is not checked.
+install_import_hook(["backbones", "objectives"], "beartype.beartype")
+torch.set_num_threads(1)
+
+from backbones.build import build_language, build_vision  # noqa: E402
+from backbones.lm import LanguageModel  # noqa: E402
+from backbones.sizes import SIZES, Size  # noqa: E402
+from backbones.vit import VisionEncoder  # noqa: E402
+
+VOCABULARY = 64  # embedding rows of the `language` fixture; tests/helpers.py writes its batches in it
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Size:
+    """The embedded size."""
+    return SIZES["tiny"]
+
+
+@pytest.fixture
+def vision(tiny: Size) -> VisionEncoder:
+    """A fresh tiny vision encoder."""
+    return build_vision(tiny, seed=0)
+
+
+@pytest.fixture
+def language(tiny: Size) -> LanguageModel:
+    """A fresh tiny language model over 64 tokens."""
+    return build_language(tiny, VOCABULARY, seed=0)

@@ -1,0 +1,234 @@
+"""Downstream readers: the order, labels and captions of a split, and a stop at the first thing that is not whole."""
+
+import io
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data.downstream import COCO_TEST, IMAGENET_VAL, imagenet, karpathy, nocaps, pairs
+from data.errors import CorpusError
+from data.laion import write_shards
+from data.splits import Expected
+
+
+def picture(colour: str = "red", form: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(buffer, form)
+    return buffer.getvalue()
+
+
+def put(path: Path, data: bytes | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture() if data is None else data)
+    return path
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for name in ("n02", "n01"):
+            put(tmp_path / split / name / "b.JPEG", picture("blue", "JPEG"))
+            put(tmp_path / split / name / "a.png", picture("red" if name == "n01" else "lime"))
+    return tmp_path
+
+
+def coco(tmp_path: Path, **changes: object) -> Path:
+    entries = [
+        {
+            "filepath": "val2014",
+            "filename": "7.jpg",
+            "split": "test",
+            "sentences": [{"raw": " A cat.\n"}, {"raw": "Cat"}],
+        },
+        {"filepath": "val2014", "filename": "3.jpg", "split": "test", "sentences": [{"raw": "Dog"}]},
+        {"filepath": "val2014", "filename": "9.jpg", "split": "restval", "sentences": [{"raw": "Bus"}]},
+        {"filepath": "train2014", "filename": "1.jpg", "split": "train", "sentences": [{"raw": "Sea"}]},
+    ]
+    entries[0].update(changes)
+    for entry in entries:
+        if ".." not in str(entry["filename"]):
+            put(tmp_path / "images" / str(entry["filepath"]) / str(entry["filename"]))
+    (tmp_path / "coco.json").write_text(json.dumps({"dataset": "coco", "images": entries}))
+    return tmp_path / "coco.json"
+
+
+def test_classes_are_numbered_in_sorted_order_and_images_follow_their_names(classes):
+    split = imagenet(classes, "val")
+    assert split.item_ids == ("n01/a.png", "n01/b.JPEG", "n02/a.png", "n02/b.JPEG")
+    assert split.labels == (0, 0, 1, 1)
+    assert split.classes == ("n01", "n02")
+    assert split.load(2).getpixel((0, 0)) == (0, 255, 0)
+
+
+def test_digest_is_that_of_ids_labels_and_captions_and_not_of_the_place(classes, tmp_path_factory):
+    before = imagenet(classes, "val").digest
+    elsewhere = tmp_path_factory.mktemp("x") / "moved"
+    classes.rename(elsewhere)
+    assert imagenet(elsewhere, "val").digest == before
+    put(elsewhere / "val" / "n01" / "c.png")
+    assert imagenet(elsewhere, "val").digest != before
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda root: put(root / "val" / "n03" / "a.png"), "2 classes.*3|3 classes.*2"),
+        (lambda root: put(root / "val" / "loose.JPEG"), "outside the class folders"),
+        (lambda root: put(root / "val" / "n01" / "notes.txt"), "not an image file"),
+        (lambda root: [p.unlink() for p in (root / "val" / "n01").iterdir()], "holds no images"),
+    ],
+)
+def test_imagenet_folder_that_is_not_as_published_is_refused(classes, spoil, message):
+    spoil(classes)
+    with pytest.raises(CorpusError, match=message):
+        imagenet(classes, "val")
+
+
+def test_odd_imagenet_files_load_as_rgb(classes):
+    put(classes / "val" / "n01" / "cmyk.JPEG", picture(form="JPEG", mode="CMYK"))
+    put(classes / "val" / "n01" / "d.JPEG", picture("blue", "PNG"))  # a PNG named .JPEG
+    split = imagenet(classes, "val")
+    assert {split.load(i).mode for i in range(len(split))} == {"RGB"}
+    assert split.load(split.item_ids.index("n01/d.JPEG")).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_karpathy_keeps_every_caption_raw_and_restval_joins_train(tmp_path):
+    path = coco(tmp_path)
+    test = karpathy(path, tmp_path / "images", "test")
+    assert test.name == "coco/test"
+    assert test.item_ids == ("val2014/7.jpg", "val2014/3.jpg")
+    assert test.captions == ((" A cat.\n", "Cat"), ("Dog",))
+    assert karpathy(path, tmp_path / "images", "train").item_ids == ("val2014/9.jpg", "train2014/1.jpg")
+
+
+def test_flickr_file_has_no_filepath(tmp_path):
+    put(tmp_path / "5.jpg")
+    entry = {"filename": "5.jpg", "split": "test", "sentences": [{"raw": "A boat"}]}
+    (tmp_path / "d.json").write_text(json.dumps({"dataset": "flickr30k", "images": [entry]}))
+    split = karpathy(tmp_path / "d.json", tmp_path, "test")
+    assert (split.name, split.item_ids) == ("flickr30k/test", ("5.jpg",))
+
+
+def test_missing_image_is_named_when_the_split_is_opened(tmp_path):
+    path = coco(tmp_path)
+    (tmp_path / "images" / "val2014" / "3.jpg").unlink()
+    with pytest.raises(CorpusError, match=r"1 of 2 images are missing.*val2014/3\.jpg"):
+        karpathy(path, tmp_path / "images", "test")
+
+
+@pytest.mark.parametrize("data", [b"<html>404</html>", picture(form="JPEG", size=(200, 200))[:-500]])
+def test_unreadable_image_is_named_when_it_is_loaded(tmp_path, data):
+    path = coco(tmp_path)
+    put(tmp_path / "images" / "val2014" / "3.jpg", data)
+    split = karpathy(path, tmp_path / "images", "test")
+    split.load(0)
+    with pytest.raises(CorpusError, match=r"image 1, val2014/3\.jpg.*decode_error"):
+        split.load(1)
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", "a\\..\\b.jpg", "C:x.jpg", "x\0.jpg"])
+def test_file_names_of_the_json_stay_inside_the_image_folder(tmp_path, name):
+    put(tmp_path / "secret.jpg")
+    entry = {"filename": name, "split": "test", "sentences": [{"raw": "A"}]}
+    (tmp_path / "d.json").write_text(json.dumps({"images": [entry]}))
+    with pytest.raises(CorpusError, match="does not stay inside"):
+        karpathy(tmp_path / "d.json", tmp_path / "a" / "b", "test")
+
+
+def test_image_folder_may_be_linked_together_by_its_owner(tmp_path):
+    path = coco(tmp_path)
+    (tmp_path / "images" / "val2014").rename(tmp_path / "disk2")
+    (tmp_path / "images" / "val2014").symlink_to(tmp_path / "disk2")
+    assert karpathy(path, tmp_path / "images", "test").load(0).size == (6, 4)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"sentences": []}, r"val2014/7\.jpg has no caption"),
+        ({"sentences": [{"raw": 3}]}, r"val2014/7\.jpg has no caption"),
+        ({"sentences": [{"text": "A"}]}, "field 'raw' is missing"),
+        ({"sentences": None}, "another structure"),
+        ({"filename": "3.jpg"}, "more than once"),
+    ],
+)
+def test_karpathy_file_of_another_schema_is_refused(tmp_path, changes, message):
+    with pytest.raises(CorpusError, match=message):
+        karpathy(coco(tmp_path, **changes), tmp_path / "images", "test")
+
+
+def test_unknown_split_says_what_there_is(tmp_path):
+    with pytest.raises(CorpusError, match="train, val, test.*'testing'"):
+        karpathy(coco(tmp_path), tmp_path / "images", "testing")
+    with pytest.raises(CorpusError, match="no images of split 'val'; it has restval 1, test 2, train 1"):
+        karpathy(coco(tmp_path), tmp_path / "images", "val")
+
+
+def test_counts_of_the_real_set_are_demanded_only_when_asked(tmp_path, classes):
+    path = coco(tmp_path)
+    exact = Expected(images=2, captions=3)
+    assert len(karpathy(path, tmp_path / "images", "test", expect=exact)) == 2
+    with pytest.raises(CorpusError, match="captions 3 instead of 4"):
+        karpathy(path, tmp_path / "images", "test", expect=replace(exact, captions=4))
+    with pytest.raises(CorpusError, match="images 2 instead of 5000; captions 3 instead of 25010"):
+        karpathy(path, tmp_path / "images", "test", expect=COCO_TEST)
+    with pytest.raises(CorpusError, match="images per class 2 instead of 50; first class n01 instead of n01440764"):
+        imagenet(classes, "val", expect=IMAGENET_VAL)
+    put(classes / "val" / "n01" / "more.png")
+    with pytest.raises(CorpusError, match=r"images per class \[2, 3\] instead of 2"):
+        imagenet(classes, "val", expect=Expected(images=5, per_class=2))
+
+
+def test_nocaps_captions_join_their_image_by_id(tmp_path):
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "b.jpg")
+    content = {
+        "images": [{"id": 8, "file_name": "b.jpg"}, {"id": 2, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": i, "caption": f"{i}-{k}"} for k in range(2) for i in (2, 8)],
+    }
+    (tmp_path / "n.json").write_text(json.dumps(content))
+    split = nocaps(tmp_path / "n.json", tmp_path)
+    assert split.item_ids == ("b.jpg", "a.jpg")
+    assert split.captions == (("8-0", "8-1"), ("2-0", "2-1"))
+    content["annotations"].append({"image_id": 99, "caption": "nobody"})
+    (tmp_path / "n.json").write_text(json.dumps(content))
+    with pytest.raises(CorpusError, match="names image 99"):
+        nocaps(tmp_path / "n.json", tmp_path)
+
+
+def shard(tmp_path: Path) -> Path:
+    samples = [
+        ("0001", {"jpg": picture("red"), "txt": b"alt one", "json": b'{"top_caption": "a red field"}'}),
+        ("0002", {"txt": b"no image", "json": b'{"top_caption": "nothing"}'}),
+        ("0003", {"jpg": picture("blue"), "txt": b"alt three", "json": b'{"top_caption": "a blue field"}'}),
+    ]
+    write_shards(samples, tmp_path / "tars")
+    return tmp_path / "tars"
+
+
+def test_pairs_take_the_caption_that_is_asked_for(tmp_path):
+    folder = shard(tmp_path)
+    split = pairs(folder, "cc3m/train", max_bad=1)
+    assert split.captions == (("alt one",), ("alt three",))
+    assert split.load(1).getpixel((0, 0)) == (0, 0, 255)  # the image of the second usable pair
+    written = pairs(folder, "laion-coco/train", caption_key="top_caption", max_bad=1)
+    assert written.captions == (("a red field",), ("a blue field",))
+    assert written.digest != split.digest
+
+
+def test_pairs_beyond_the_allowed_number_of_bad_ones_are_refused_with_their_causes(tmp_path):
+    with pytest.raises(CorpusError, match="1 of 3 samples cannot be used and max_bad is 0: missing_image 1.*0002"):
+        pairs(shard(tmp_path), "cc3m/train")
+    with pytest.raises(CorpusError, match="no .tar files"):
+        pairs(tmp_path / "nowhere", "cc3m/train")
+
+
+def test_splits_cross_to_loader_workers(tmp_path, classes):
+    for split in (imagenet(classes, "val"), pairs(shard(tmp_path), "cc3m/train", max_bad=1)):
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+            assert pool.submit(split.load, 1).result().size == (6, 4)

@@ -1,0 +1,174 @@
+"""Image opening refuses what would hide a broken corpus; transforms equal OpenCLIP's."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image, ImageFile
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.functional import resized_crop
+
+from data.document import Cause, ImageRef
+from data.errors import BadImage
+from data.images import CLIP_MEAN, CLIP_STD, HARD_MAX_PIXELS, ImageTransform, open_image
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A few bytes that claim to be a picture of that size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    body = chunk(b"IDAT", zlib.compress(bytes(64))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + body
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_every_common_format_opens_as_rgb_of_the_same_size(form):
+    image = open_image(encoded(picture(20, 10), form))
+    assert (image.mode, image.size) == ("RGB", (20, 10))
+
+
+def test_a_lossless_image_comes_back_exactly():
+    original = picture(7, 5)
+    assert np.array_equal(np.asarray(open_image(encoded(original, "PNG"))), np.asarray(original))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
+def test_other_modes_are_converted(mode):
+    form = "JPEG" if mode == "CMYK" else "PNG"
+    assert open_image(encoded(picture(8, 8).convert(mode), form)).mode == "RGB"
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped_to_white():
+    grey = np.array([[0, 0x4000], [0x8000, 0xFFFF]], dtype=np.uint16)
+    opened = np.asarray(open_image(encoded(Image.fromarray(grey), "PNG")))
+    assert opened[..., 0].tolist() == [[0, 0x40], [0x80, 0xFF]]
+
+
+def test_exif_orientation_is_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    assert open_image(encoded(picture(20, 10), "JPEG", exif=exif)).size == (20, 10)
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert open_image(data).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<!DOCTYPE html><html>404 not found</html>",
+        encoded(picture(64, 64), "JPEG")[:-600],
+        encoded(picture(64, 64), "PNG")[:600],
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    ],
+    ids=["empty", "html", "cut jpeg", "cut png", "postscript"],
+)
+def test_what_is_no_whole_image_is_a_decode_error(data):
+    with pytest.raises(BadImage) as caught:
+        open_image(ImageRef(lambda: data, "a.jpg"))
+    assert caught.value.cause is Cause.DECODE_ERROR
+    assert caught.value.message.startswith("a.jpg")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [5001, 9000, 30_000])
+def test_a_bomb_is_refused_by_its_header(side):
+    with pytest.raises(BadImage) as caught:
+        open_image(png_header(side, side))
+    assert caught.value.cause is Cause.OVERSIZE
+
+
+def test_the_header_limit_is_inclusive_and_can_be_lowered():
+    data = encoded(picture(10, 10), "PNG")
+    assert open_image(data, max_pixels=100).size == (10, 10)
+    with pytest.raises(BadImage, match="10 x 10 pixels, the limit is 99"):
+        open_image(data, max_pixels=99)
+
+
+def test_the_hard_limit_stays_finite():
+    assert Image.MAX_IMAGE_PIXELS * 2 == HARD_MAX_PIXELS  # Pillow raises at twice its limit
+    with pytest.raises(ValueError, match="hard limit"):
+        open_image(b"", max_pixels=HARD_MAX_PIXELS + 1)
+
+
+def test_lenient_loading_elsewhere_in_the_process_is_noticed(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ValueError, match="LOAD_TRUNCATED_IMAGES"):
+        open_image(encoded(picture(8, 8), "JPEG"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(32, 32), (97, 31), (40, 64), (333, 500), (224, 300), (10, 7)])
+@pytest.mark.parametrize("size", [32, 224])
+def test_eval_transform_equals_open_clip(width, height, size):
+    image = picture(width, height)
+    reference = open_clip.image_transform(size, is_train=False, mean=CLIP_MEAN, std=CLIP_STD)(image)
+    transform = ImageTransform(size=size)
+    ours = transform.normalise(torch.from_numpy(transform.eval(image).copy())[None])[0]
+    assert ours.shape == (3, size, size)
+    torch.testing.assert_close(ours, reference, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("width", "height"), [(32, 32), (100, 60), (300, 40)])
+def test_train_crop_has_torchvisions_pixels_and_allowed_shapes(width, height):
+    image, transform = picture(width, height), ImageTransform(size=32)
+    for seed in range(50):
+        top, left, h, w = transform.crop_box(height, width, np.random.default_rng(seed))
+        assert 0 <= top <= height - h and 0 <= left <= width - w
+        crop = transform.train(image, np.random.default_rng(seed))
+        reference = resized_crop(image, top, left, h, w, [32, 32], InterpolationMode.BICUBIC)
+        assert crop.dtype == np.uint8 and np.array_equal(crop, np.asarray(reference))
+
+
+def test_train_crop_boxes_follow_torchvisions_distribution():
+    """Height, width and position of 4000 boxes; 5 standard errors of the difference of two means."""
+    transform, count = ImageTransform(size=32), 4000
+    image = torch.zeros(3, 64, 80)
+    torch.manual_seed(0)
+    reference = [RandomResizedCrop.get_params(image, [0.9, 1.0], [3 / 4, 4 / 3]) for _ in range(count)]
+    rng = np.random.default_rng(0)
+    ours = [transform.crop_box(64, 80, rng) for _ in range(count)]
+    theirs, mine = np.array(reference, float), np.array(ours, float)
+    tolerance = 5 * np.sqrt((theirs.var(0) + mine.var(0)) / count)
+    assert (np.abs(theirs.mean(0) - mine.mean(0)) <= tolerance).all()
+    areas = mine[:, 2] * mine[:, 3] / (64 * 80)
+    assert areas.min() > 0.88 and areas.max() <= 1.0
+
+
+def test_train_crop_depends_on_the_generator_alone():
+    image, transform = picture(90, 80), ImageTransform(size=16)
+    first, again, other = (transform.train(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_transforms_refuse_palettes_and_digest_every_field():
+    with pytest.raises(ValueError, match="mode 'P'"):
+        ImageTransform().eval(picture(8, 8).convert("P"))
+    variants = [
+        ImageTransform(),
+        ImageTransform(size=32),
+        ImageTransform(scale=(0.5, 1.0)),
+        ImageTransform(mean=(0,) * 3),
+    ]
+    assert len({variant.digest() for variant in variants}) == len(variants)
+    assert ImageTransform().digest() == ImageTransform(size=224).digest()

@@ -1,0 +1,1 @@
+"""What a pre-trained vision encoder is asked to do: classification, retrieval and captioning on its frozen features."""

@@ -1,0 +1,58 @@
+"""Encoder: a vision encoder, the image transform that belongs to it, and the digest of its weights.
+
+Source: transfer specification 2.1 (tokens after the final norm; the pre-processing comes with the checkpoint).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from backbones.vit import VisionEncoder
+
+
+class Transform(Protocol):
+    """Evaluation half of data/images.py's ImageTransform: a deterministic crop, then normalisation."""
+
+    def eval(self, image: Image.Image) -> np.ndarray[Any, Any]:
+        """The crop of an RGB image: uint8 [s, s, 3]."""
+        ...
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The encoder's input: uint8 [m, s, s, 3] to fp32 [m, 3, s, s]."""
+        ...
+
+    def digest(self) -> str:
+        """Equal for equal transforms."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What transfer sees of a pre-training run. `module.tokens(images)` gives prefix and patch tokens."""
+
+    module: VisionEncoder
+    transform: Transform
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, computed now: it changes when they do."""
+        return fingerprint(self.module)
+
+    @property
+    def patches(self) -> slice:
+        """The patch tokens among the output tokens."""
+        return slice(self.module.num_prefix_tokens, self.module.num_prefix_tokens + self.module.num_patches)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over name, dtype, shape and bytes of everything in the state dict (buffers included)."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

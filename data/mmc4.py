@@ -14,8 +14,8 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -219,9 +219,32 @@ def scan_lines(path: Path) -> Scan:
     return Scan(np.array(rows, _ROW), note)
 
 
-@lru_cache(maxsize=4)
-def _unzip(path: Path, modified: int) -> bytes:
-    """The one jsonl of a zipped shard. `modified` keys the cache."""
+class _Unzipped:
+    """Contents of zipped shards, the least recently read dropped first when they exceed `budget` bytes."""
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+        self._held: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
+
+    def __call__(self, path: Path, modified: int) -> bytes:
+        """The one jsonl of a shard last changed at `modified`."""
+        key = path, modified
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        content = _read_zip(path)
+        self._left -= len(content)
+        while self._left < 0 and self._held:
+            self._left += len(self._held.popitem(last=False)[1])
+        self._held[key] = content
+        return content
+
+
+_unzip = _Unzipped(512 * 2**20)
+
+
+def _read_zip(path: Path) -> bytes:
+    """The one jsonl of a zipped shard."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".jsonl")]

@@ -126,7 +126,7 @@ def fit(
     Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, OSError when a checkpoint or
     the metrics cannot be written.
     """
-    optimizer = torch.optim.AdamW([dict(group) for group in groups], betas=optimisation.betas, eps=optimisation.eps)
+    optimizer = torch.optim.AdamW([dict(group) for group in groups], betas=optimisation.betas, eps=optimisation.eps, fused=True)
     found = checkpoint.newest(folder / "checkpoint")
     start, stream_state = 0, None
     if found is not None:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from backbones.build import build_language, build_vision, init_stream
 from backbones.lm import LanguageModel
 from backbones.sizes import LanguageSize, Size
+from data.seeds import stable_seed
 from experiments import checkpoint, cost
 from experiments.config import OptimConfig
 from experiments.corpora import get_task
@@ -34,7 +35,7 @@ from experiments.progress import Progress
 from experiments.specs import PretrainSpec, Spec, TextLmSpec, TransferSpec, read_spec, to_plain
 from experiments.text_lm import TextLm, TextStream
 from experiments.typed import from_plain
-from experiments.world import Place, load_encoder, make_loader, open_source, open_split, save_encoder, tokenizer_for
+from experiments.world import Place, Pretraining, load_encoder, open_source, open_split, save_encoder, tokenizer_for
 from objectives import registry as objectives
 from results import provenance, record
 from results.schema import Kind, RunRecord, Status, metric_key
@@ -166,19 +167,19 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
         return Outcome()
     cls = objectives.get(spec.objective.name)
     config = from_plain(cls.Config, spec.objective.config, f"objective {spec.objective.name}")
-    loader = make_loader(place, spec, cls, config)
-    special = loader.tokenizer.special
+    source = Pretraining(place, spec, cls, config)
+    special = source.tokenizer.special
     language = build_language(size, special.vocab_size, spec.seed)
     with init_stream(spec.seed, "init", "objective", spec.objective.name):
         objective = cls(config, vision, language, special).to(device())
     if checkpoint.newest(folder / "checkpoint") is None:
         progress.write(note="preparing")
-        objective.prepare(batch.images.to(device()) for batch in _first(make_loader(place, spec, cls, config), 32))
-    counted = cost.measure(objective, _first(make_loader(place, spec, cls, config), cost.STEPS), spec.seed)
-    probe_loader = make_loader(place, spec, cls, config, seed=spec.seed + 1_000_003)
+        objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
+    counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     optimisation = _optimisation(spec.optim)
-    probe = visual_use(objective, list(_first(probe_loader, PROBE_BATCHES)), optimisation.precision)
+    probe = visual_use(objective, list(_first(source.loader(seed=stable_seed(spec.seed, "probe")), PROBE_BATCHES)), optimisation.precision)
     groups = parameter_groups(objective, spec.optim.lr, spec.optim.weight_decay)
+    loader = source.loader()
     last = fit(
         objective, loader, groups, optimisation, folder=folder, seed=spec.seed, progress=progress, probe=probe,
         cadence=Cadence(),

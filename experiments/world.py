@@ -88,28 +88,33 @@ def _texts(corpus: Corpus) -> Any:
             yield from document.segments
 
 
-def make_loader(
-    place: Place, spec: PretrainSpec, objective: type[Objective], config: Objective.Config, seed: int | None = None
-) -> Loader:
-    """Batches of a pre-training run; another seed gives batches no step of the run has, for probes."""
-    assert spec.data is not None
-    seed = spec.seed if seed is None else seed
-    size: Size = from_plain(Size, spec.model, "model")
-    corpus, rules = open_pretraining(place, spec.data, spec.seed)
-    patches = size.vision.num_patches
-    return Loader(
-        corpus,
-        tokenizer_for(place, spec.data.tokenizer),
-        ImageTransform(size.vision.image_size),
-        layouts=objective.layouts_for(config),
-        patches=patches,
-        slots=objective.slots(config, patches),
-        seq_len=spec.data.seq_len or patches + 4 + (spec.data.text_len or 0),
-        images_per_step=spec.images_per_step,
-        total_images=spec.images,
-        seed=seed,
-        rules=rules,
-    )
+class Pretraining:
+    """What a pre-training run reads, opened once; any number of loaders over it."""
+
+    def __init__(self, place: Place, spec: PretrainSpec, objective: type[Objective], config: Objective.Config) -> None:
+        assert spec.data is not None
+        self.spec, self.objective, self.config = spec, objective, config
+        self.size: Size = from_plain(Size, spec.model, "model")
+        self.corpus, self.rules = open_pretraining(place, spec.data, spec.seed)
+        self.tokenizer = tokenizer_for(place, spec.data.tokenizer)
+
+    def loader(self, seed: int | None = None) -> Loader:
+        """Batches of the run; another seed gives batches in an order of their own, for probes."""
+        data, patches = self.spec.data, self.size.vision.num_patches
+        assert data is not None
+        return Loader(
+            self.corpus,
+            self.tokenizer,
+            ImageTransform(self.size.vision.image_size),
+            layouts=self.objective.layouts_for(self.config),
+            patches=patches,
+            slots=self.objective.slots(self.config, patches),
+            seq_len=data.seq_len or patches + 4 + (data.text_len or 0),
+            images_per_step=self.spec.images_per_step,
+            total_images=self.spec.images,
+            seed=self.spec.seed if seed is None else seed,
+            rules=self.rules,
+        )
 
 
 def save_encoder(folder: Path, vision: VisionEncoder) -> None:

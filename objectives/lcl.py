@@ -69,8 +69,8 @@ class LCL(Objective):
     options: Config
 
     @classmethod
-    def layouts_for(cls, config: Config) -> tuple[Layout, ...]:
-        """What the loader must render for these options."""
+    def layouts_for(cls, config: Config) -> tuple[Layout, ...]:  # type: ignore[override]  # its own options
+        """The one layout of these options."""
         return (Layout(config.layout),)
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:

@@ -32,6 +32,7 @@ class Supervised(Objective):
 
     reads = "pairs"
     layouts: ClassVar[tuple[Layout, ...]] = ()
+    needs_labels = True
     lm_passes = 0
     needs_labels = True
 

@@ -209,7 +209,7 @@ def batch_for(
     """The documents rendered as the objective reads them (or as `layouts`), with its own number of slots."""
     size = objective.vision.size
     slots = objective.slots(objective.options, size.num_patches)
-    return batch(docs, objective.layouts if layouts is None else layouts, slots, size.image_size, epoch)
+    return batch(docs, layouts or objective.layouts_for(objective.options), slots, size.image_size, epoch)
 
 
 def gradients(objective: Objective, loss: Tensor) -> dict[str, Tensor]:

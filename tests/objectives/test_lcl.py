@@ -61,7 +61,7 @@ def test_inv_lcl_1_contrast_on_text_first_pairs_is_clip() -> None:
     clip, lcl = build("clip"), on_pairs("random_order", contrast_weight=1.0, generate_weight=0.0)
     share_weights(clip, lcl)
     docs = pairs(6, text_first=True)
-    ours, theirs = total(lcl(batch_for(lcl, docs, [Layout.RANDOM_ORDER]))), total(clip(batch_for(clip, docs)))
+    ours, theirs = total(lcl(batch_for(lcl, docs))), total(clip(batch_for(clip, docs)))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -90,7 +90,7 @@ def test_inv_lcl_4_target_counts() -> None:
     docs = pairs(4, lengths=(3, 5, 4, 6)), pairs(4, lengths=(3, 5, 4, 6), text_first=True)
     lcl = on_pairs("random_order")
     for each in docs:
-        counts = [lcl(batch_for(lcl, [doc], [Layout.RANDOM_ORDER])).terms["generate"].count for doc in each]
+        counts = [lcl(batch_for(lcl, [doc])).terms["generate"].count for doc in each]
         assert counts == [4, 6, 5, 7]  # T text tokens and EOS, or T text tokens and <BoI>
     lcl = build("lcl")
     types = batch_for(lcl, documents())[INTERLEAVED]
@@ -108,7 +108,7 @@ def test_when_an_image_is_announced_is_an_option(rule: str, opened: int) -> None
 def test_inv_lcl_5_gradients_by_order() -> None:
     for layout, silent, speaking in (("text_first", "generate", "contrast"), ("image_first", "contrast", "generate")):
         lcl = on_pairs(layout)
-        terms = lcl(batch_for(lcl, pairs(3), [Layout(layout)])).terms
+        terms = lcl(batch_for(lcl, pairs(3))).terms
         assert norm(gradients(lcl, terms[speaking].sum), "vision.") > 1e-3
         assert norm(gradients(lcl, terms[silent].sum), "vision.") == 0
 
@@ -244,6 +244,6 @@ def test_images_of_one_document_are_negatives_unless_masked() -> None:
 def test_random_order_gives_each_pair_one_cross_modal_signal() -> None:
     lcl = on_pairs("random_order")
     docs = [*pairs(3, text_first=True), *pairs(2, start=3)]
-    losses = lcl(batch_for(lcl, docs, [Layout.RANDOM_ORDER]))
+    losses = lcl(batch_for(lcl, docs))
     assert losses.watch["con_n"] == 3
     assert losses.watch["skipped_images"].item() == pytest.approx(2 / 5)

@@ -41,7 +41,7 @@ def test_loss_is_that_of_each_row_written_out(ready):
     for tokens, ids, mask in zip(batch.tokens, batch.ids, batch.mask, strict=True):
         said = ids[mask]  # BOS ... EOS
         image = head.projector(tokens[1:])
-        x = torch.cat([head.language.embed(said[:1]), image, head.language.embed(said[1:])])[None]
+        x = torch.cat([head.language.embed(said[None, :1])[0], image, head.language.embed(said[None, 1:])[0]])[None]
         valid = torch.ones(1, x.shape[1], dtype=torch.bool)
         hidden = head.language(x, masks.causal(valid), torch.arange(x.shape[1])[None])[0]
         targets = said[1:]
@@ -110,9 +110,8 @@ def test_perfect_captions_score_full_marks_and_items_recompute_the_corpus(ready,
     found = the_task.evaluate(head, data)
     assert found.metrics["b4"] == pytest.approx(100, abs=1e-3)
     assert sum(item["cider"] for item in found.items) / 12 == pytest.approx(found.metrics["cider"])
-    counts = [
-        Bleu(**{k.removeprefix("bleu_"): v for k, v in item.items() if k.startswith("bleu_")}) for item in found.items
-    ]
+    names = ("correct", "guess", "length", "reference")
+    counts = [Bleu(**{name: item[f"bleu_{name}"] for name in names}) for item in found.items]
     assert 100 * sum(counts, Bleu((0,) * 4, (0,) * 4, 0, 0)).score() == pytest.approx(found.metrics["b4"])
     assert found.extras["n_images"] == 12 and found.extras["different"] == 3 and found.extras["empty"] == 0
 

@@ -142,9 +142,8 @@ def test_standardised_features_have_zero_mean_and_unit_std(tmp_path):
     torch.testing.assert_close(done.mean(dim=0), torch.zeros(5, 64), rtol=0, atol=1e-4)
     varying = data.gather(np.arange(30)).std(dim=0) > 1e-2
     assert varying.sum() > 100  # the class token of an untrained encoder hardly varies
-    torch.testing.assert_close(
-        done.std(dim=0, correction=0)[varying], torch.ones(int(varying.sum())), rtol=2e-3, atol=0
-    )
+    spread = done.std(dim=0, correction=0)[varying]
+    torch.testing.assert_close(spread, torch.ones(len(spread)), rtol=2e-3, atol=0)
 
 
 def test_near_constant_features_are_read_by_the_standardised_probe_only(tmp_path):
@@ -208,12 +207,7 @@ def test_labels_are_required(tmp_path):
 
 
 def test_configuration_is_checked():
-    for bad in (
-        {"probes": ("acc5",)},
-        {"probes": ("acc1_standardised",)},
-        {"epochs": 0},
-        {"warmup": 1.0},
-        {"batch": 0},
-    ):
+    probes = ({"probes": ("acc5",)}, {"probes": ("acc1_standardised",)})
+    for bad in (*probes, {"epochs": 0}, {"warmup": 1.0}, {"batch": 0}):
         with pytest.raises(ValueError):
             replace(Classify.configure("tiny"), **bad)

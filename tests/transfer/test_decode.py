@@ -15,9 +15,11 @@ def model():
     lm = language().eval()
     with torch.no_grad():
         # Untrained logits hardly differ between tokens or positions; these make searches and ends differ.
-        lm.decoder.embed_tokens.weight.mul_(8)
-        lm.decoder.embed_tokens.weight[2].mul_(1.3)
-        lm.decoder.embed_positions.weight.mul_(80)
+        lm.decoder.embed_tokens.weight.mul_(20)
+        lm.decoder.embed_positions.weight.mul_(20)
+        for parameter in lm.decoder.layers.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(8)
     return lm
 
 

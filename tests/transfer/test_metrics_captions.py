@@ -31,11 +31,27 @@ PREDICTIONS = {
 }
 SEPARATORS = "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 TRICKY = [
-    "A man isn't (really) riding 2.5 horses, 1 1/2 miles; \"fast\"!", "", "   ", "...", "don't - stop -- now: it's 5 o'clock?",
-    "caf\u00e9 na\u00efve \u00fcber \u4e2d\u6587", "a \U0001f600 face", "[brackets] {curly} <tag> & % $5,000 #tag @me", "A.B. U.S. Mr. Smith's",
-    "can't won't shan't gonna cannot", "\u201cquoted\u201d \u2018single\u2019 \u2014 dash \u2026", "a\u00a0b\u200bc\ufeffd", "555-1234 http://x.y/z?a=b a@b.c",
-    "''double'' ``back`` `single`", "-LRB- -lrb- (", "ends with space ", "\ufffd broken", "x" * 300, "\u00bd cup", "a/b c\\d",
-]  # fmt: skip
+    'A man isn\'t (really) riding 2.5 horses, 1 1/2 miles; "fast"!',
+    "",
+    "   ",
+    "...",
+    "don't - stop -- now: it's 5 o'clock?",
+    "caf\xe9 na\xefve \xfcber \u4e2d\u6587",
+    "a \U0001f600 face",
+    "[brackets] {curly} <tag> & % $5,000 #tag @me",
+    "A.B. U.S. Mr. Smith's",
+    "can't won't shan't gonna cannot",
+    "\u201cquoted\u201d \u2018single\u2019 \u2014 dash \u2026",
+    "a\xa0b\u200bc\ufeffd",
+    "555-1234 http://x.y/z?a=b a@b.c",
+    "''double'' ``back`` `single`",
+    "-LRB- -lrb- (",
+    "ends with space ",
+    "\ufffd broken",
+    "x" * 300,
+    "\xbd cup",
+    "a/b c\\d",
+]
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +147,7 @@ def test_single_image_empty_predictions_and_duplicated_corpus(monkeypatch, fixtu
 
 
 def test_exactly_the_same_images_are_required():
-    with pytest.raises(
-        ValueError, match=r"1 lack a prediction \(first \['3'\]\) and 1 lack references \(first \['9'\]\)"
-    ):
+    with pytest.raises(ValueError, match=r"1 lack a prediction .*'3'.* and 1 lack references .*'9'"):
         score(REFERENCES, {**{k: v for k, v in PREDICTIONS.items() if k != "3"}, "9": "x"})
     with pytest.raises(ValueError, match="no images"):
         score({}, {})

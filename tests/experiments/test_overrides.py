@@ -1,0 +1,130 @@
+"""`--set`: typed, and every mistake is named with what would do."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from plan_helpers import TINY, FakeCatalogue
+
+from experiments.config import RunConfig
+from experiments.overrides import ConfigError, apply, parse
+
+LOOK_UP = FakeCatalogue().config_class
+
+
+def changed(*assignments: str) -> RunConfig:
+    return apply(TINY.config, parse(assignments), LOOK_UP)
+
+
+def test_values_take_the_type_of_their_field() -> None:
+    config = changed(
+        "pretrain.images=2048",
+        "pretrain.optim.lr.others=3e-4",
+        "pretrain.optim.betas=0.8,0.99",
+        "pretrain.optim.clip_norm=none",
+        "pretrain.optim.precision=fp32",
+        "data.mmc4=some/folder",
+        "data.max_images=2",
+        "data.tokenizer=facebook/opt-125m",
+        "text_lm.source=laion",
+        "language.caption=scratch",
+    )
+    optim = config.pretrain.optim
+    assert (config.pretrain.images, optim.lr.others, optim.betas) == (2048, 3e-4, (0.8, 0.99))
+    assert (optim.clip_norm, optim.precision) == (None, "fp32")
+    assert (config.data.mmc4, config.data.max_images) == (Path("some/folder"), 2)
+    assert (config.text_lm.source, config.language.caption) == ("laion", "scratch")
+    assert optim.lr.laion == TINY.config.pretrain.optim.lr.laion  # its neighbour stays
+    assert config.data.sim_threshold == TINY.config.data.sim_threshold
+
+
+def test_the_configuration_given_is_not_changed() -> None:
+    before = TINY.config.pretrain.images
+    changed("pretrain.images=1", "objectives.lcl.contrast_weight=9")
+    assert TINY.config.pretrain.images == before and TINY.config.objectives["lcl"]["contrast_weight"] != 9
+
+
+def test_objective_and_transfer_settings_are_typed_by_their_own_config() -> None:
+    config = changed(
+        "objectives.lcl.contrast_weight=2",
+        "objectives.lcl.layout=random_order",
+        "transfer.caption.decoding.beams=5",
+        "transfer.classify.probes=acc1,acc1_standardised",
+        "transfer.classify.warmup=none",
+    )
+    assert config.objectives["lcl"] == {"contrast_weight": 2.0, "layout": "random_order"}
+    assert isinstance(config.objectives["lcl"]["contrast_weight"], float)
+    assert config.transfer["caption"] == {"decoding.beams": 5}
+    assert config.transfer["classify"] == {"probes": ("acc1", "acc1_standardised"), "warmup": None}
+
+
+def test_zero_is_a_value() -> None:
+    assert changed("objectives.lcl.contrast_weight=0").objectives["lcl"]["contrast_weight"] == 0.0
+    assert changed("pretrain.optim.weight_decay=0").pretrain.optim.weight_decay == 0.0
+
+
+@pytest.mark.parametrize(
+    ("assignment", "named"),
+    [
+        ("pretrian.images=5", ["unknown key 'pretrian'", "Did you mean 'pretrain'?", "text_lm"]),
+        ("pretrain.image=5", ["key below 'pretrain'", "Did you mean 'images'?", "images_per_step"]),
+        ("pretrain.optim.lr.mmc4=5", ["key below 'pretrain.optim.lr'", "laion, others"]),
+        ("objectives.lcl.lambda=1", ["key below 'objectives.lcl'", "contrast_weight"]),
+        ("objectives.lc.contrast_weight=1", ["unknown objective 'lc'", "Did you mean 'lcl'?"]),
+        ("transfer.caption.decoding.beam=1", ["key below 'transfer.caption.decoding'", "Did you mean 'beams'?"]),
+        ("pretrain.images=many", ["pretrain.images=many", "'many' is not a whole number"]),
+        ("pretrain.images=1.5", ["'1.5' is not a whole number"]),
+        ("pretrain.optim.eps=small", ["is not a number"]),
+        ("pretrain.optim.precision=fp16", ["one of auto, bf16, fp32"]),
+        ("pretrain.optim.betas=0.9", ["2 values with commas between"]),
+        ("pretrain.optim.betas=0.9,x", ["is not"]),
+        ("pretrain.optim.clip_norm=never", ["a number or none"]),
+        ("data.mmc4=", ["a path or none"]),
+        ("pretrain.optim=5", ["it is a group", "pretrain.optim.lr"]),
+        ("pretrain.images.x=5", ["'pretrain.images' is a whole number and has no keys below it"]),
+        ("transfer.caption.epochs.x=5", ["'transfer.caption.epochs' is a number and has no keys below it"]),
+        ("objectives.lcl=5", ["objectives.<name>.<field>"]),
+        ("pretrain.images=0", ["pretrain.images=0", "at least 1"]),
+        ("pretrain.optim.lr.laion=-1", ["must be positive"]),
+        ("data.sim_threshold=24", ["cosine in [-1, 1]"]),
+        ("pretrain.images", ["no assignment", "key=value"]),
+        ("=5", ["no assignment"]),
+    ],
+)
+def test_a_mistake_names_key_value_and_remedy(assignment: str, named: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changed(assignment)
+    for words in named:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1", "yes", "True", "on", ""])
+def test_only_true_and_false_are_truth_values(text: str) -> None:
+    from experiments.typed import TypeMismatch, parse_text
+
+    assert parse_text(bool, "true") is True and parse_text(bool, "false") is False
+    with pytest.raises(TypeMismatch, match="true or false"):
+        parse_text(bool, text)
+
+
+def test_a_key_given_twice_must_agree_with_itself() -> None:
+    assert parse(["a=1", "a=1"]) == {"a": "1"}
+    with pytest.raises(ConfigError, match="'1' and as '2'"):
+        parse(["a=1", "a=2"])
+
+
+def test_values_that_are_not_text_must_have_the_type_already() -> None:
+    config = apply(TINY.config, {"pretrain.images": 7, "pretrain.optim.lr.others": 1}, LOOK_UP)
+    assert config.pretrain.images == 7 and isinstance(config.pretrain.optim.lr.others, float)
+    for key, value in (("pretrain.images", True), ("pretrain.images", 1.5), ("pretrain.optim.betas", (1, 2, 3))):
+        with pytest.raises(ConfigError, match=key):
+            apply(TINY.config, {key: value}, LOOK_UP)
+
+
+def test_no_field_of_the_configuration_is_out_of_reach() -> None:
+    for group in fields(RunConfig):
+        value = getattr(TINY.config, group.name)
+        for each in fields(value) if hasattr(value, "__dataclass_fields__") else ():
+            with pytest.raises(ConfigError) as caught:
+                changed(f"{group.name}.{each.name}.nonsense=1")
+            assert "unknown key 'nonsense'" in str(caught.value) or "no keys below it" in str(caught.value)

@@ -1,0 +1,417 @@
+"""What is run, once; what names a run; and that rows differ in nothing they do not declare."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plan_helpers import DIGESTS, TINY, FakeCatalogue, Plain
+from results_helpers import make_record
+
+from experiments import plan as planning
+from experiments.catalogue import ObjectiveFacts
+from experiments.config import RunConfig
+from experiments.fairness import FairnessError, declared_differences, undeclared_differences
+from experiments.overrides import ConfigError, apply, parse
+from experiments.plan import Plan, PlannedRun, Resolver, build_plan, listing
+from experiments.recipe import get_scale
+from experiments.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
+from experiments.tables import TABLE1, TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
+from results.canonical import flatten
+from results.record import parse as parse_record
+from results.report import render
+from results.schema import Kind, Row, RunRecord, Status, Table
+
+
+def plan(
+    tables: Sequence[Table] = (TABLE1,),
+    seeds: Sequence[int] = (0,),
+    sets: Sequence[str] = (),
+    digests: Mapping[str, str] = DIGESTS,
+    scale: str = "tiny",
+    catalogue: FakeCatalogue | None = None,
+) -> Plan:
+    catalogue = catalogue or FakeCatalogue()
+    chosen = get_scale(scale)
+    config = apply(chosen.config, parse(sets), catalogue.config_class)
+    return build_plan(tables, seeds, chosen, config, catalogue, digests)
+
+
+def ids(made: Plan) -> set[str]:
+    return {run.run_id for run in made.runs}
+
+
+def pretrain(made: Plan, row: str, table: str = "table1", seed: int = 0) -> PretrainSpec:
+    (slot,) = [s for s in made.slots[table] if (s.row, s.stage, s.seed) == (row, "pretrain", seed)]
+    (spec,) = [run.spec for run in made.runs if run.run_id == slot.run_id]
+    assert isinstance(spec, PretrainSpec)
+    return spec
+
+
+def done(run: PlannedRun, **changes: Any) -> RunRecord:
+    return replace(make_record(to_plain(run.spec), {}), run_id=run.run_id, kind=run.kind, **changes)
+
+
+# ---- what is run ----
+
+
+def test_table_1_needs_nine_encoders_one_language_model_and_three_transfers_each() -> None:
+    kinds = [run.kind for run in plan().runs]
+    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [9, 1, 27]
+    kinds = [run.kind for run in plan(seeds=(0, 1, 2)).runs]
+    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [27, 3, 81]
+
+
+def test_parents_come_before_their_children() -> None:
+    seen: set[str] = set()
+    for run in plan(tuple(TABLES.values()), (0, 1)).runs:
+        assert set(run.needs) <= seen
+        seen.add(run.run_id)
+
+
+def test_a_transfer_needs_its_encoder_and_captioning_the_language_model_all_rows_share() -> None:
+    made = plan()
+    by_id = {run.run_id: run for run in made.runs}
+    text_lms = set()
+    for run in made.runs:
+        if isinstance(run.spec, TransferSpec):
+            kinds = [by_id[parent].kind for parent in run.needs]
+            assert kinds == [Kind.PRETRAIN] + [Kind.TEXT_LM] * (run.spec.task == "caption")
+            assert run.spec.inputs["encoder"] == run.needs[0]
+            text_lms |= set(run.needs[1:])
+    assert len(text_lms) == 1
+
+
+def test_equal_rows_of_different_tables_are_one_run() -> None:
+    made = plan((TABLE1, TABLE5, TABLE6A, TABLE6B))
+    (run,) = [run for run in made.runs if run.kind is Kind.PRETRAIN and "table1: LCL (ours)" in run.used_by]
+    assert run.used_by == ("table1: LCL (ours)", "table5: LCL on MMC4", "table6a: LCL (ours)", "table6b: λ = 1")
+    separate = sum(len(plan((table,)).runs) for table in (TABLE1, TABLE5, TABLE6A, TABLE6B))
+    assert len(made.runs) < separate
+    assert ids(made) == ids(plan((TABLE6B, TABLE6A, TABLE5, TABLE1)))
+
+
+def test_a_table_planned_alone_names_its_runs_as_in_a_sweep() -> None:
+    assert ids(plan((TABLE6A,))) <= ids(plan(tuple(TABLES.values())))
+
+
+def test_the_random_encoder_is_written_down_without_training() -> None:
+    spec = pretrain(plan(), "Random encoder")
+    assert spec.objective is None and spec.images == 0 and spec.optim is None and spec.steps == 0
+    assert spec == pretrain(plan(sets=["pretrain.images=5", "data.max_images=1"]), "Random encoder")
+
+
+def test_a_pretrained_language_model_needs_no_run() -> None:
+    made = plan(scale="base16")
+    assert Kind.TEXT_LM not in {run.kind for run in made.runs}
+    languages = {run.spec.language for run in made.runs if isinstance(run.spec, TransferSpec)}
+    assert languages == {None, "facebook/opt-125m", "facebook/opt-1.3b"}
+
+
+def test_steps_warm_up_and_rate_are_resolved() -> None:
+    made = plan((TABLE1, TABLE2), scale="base16")
+    spec = pretrain(made, "LCL (ours)")
+    assert spec.optim is not None and spec.steps == 250_000
+    assert (spec.optim.lr, spec.optim.warmup_steps) == (3e-4, 2_000)
+    other = pretrain(made, "LCL (ours)", "table2")
+    assert other.optim is not None and other.optim.lr == 5e-4
+    tiny = pretrain(plan(sets=["pretrain.images=130"]), "CLIP")
+    assert tiny.steps == 3  # 64 + 64 + 2
+
+
+def test_only_what_applies_to_a_corpus_is_in_its_spec() -> None:
+    made = plan((TABLE1, TABLE2))
+    pairs, documents = pretrain(made, "CLIP").data, pretrain(made, "LCL (ours)").data
+    laion = pretrain(made, "CLIP", "table2").data
+    assert pairs and documents and laion
+    assert (pairs.text_len, pairs.seq_len) == (80, None) and (documents.text_len, documents.seq_len) == (None, 256)
+    assert pairs.sim_threshold == documents.sim_threshold == 0.24 and laion.sim_threshold is None
+
+
+# ---- what names a run ----
+
+
+def test_adding_a_seed_or_a_table_renames_nothing() -> None:
+    assert ids(plan(seeds=(0,))) < ids(plan(seeds=(0, 1)))
+    assert ids(plan((TABLE1,))) < ids(plan((TABLE1, TABLE2)))
+
+
+def test_adding_an_objective_renames_nothing() -> None:
+    class More(FakeCatalogue):
+        reads = {**FakeCatalogue.reads, "siglip": "pairs"}
+
+    row = Row(label="SigLIP", objective="siglip", data="mmc4-pair", task="Con.")
+    more = replace(TABLE1, rows=(row, *TABLE1.rows))
+    assert ids(plan()) < ids(plan((more,), catalogue=More()))
+
+
+def test_renaming_a_row_or_a_folder_renames_no_run() -> None:
+    renamed = replace(TABLE1, rows=tuple(replace(row, label=f"{row.label}!") for row in TABLE1.rows), caption="other")
+    assert ids(plan((renamed,))) == ids(plan())
+    assert ids(plan(sets=["data.mmc4=elsewhere", "data.coco=there"])) == ids(plan())
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["pretrain.images=64", "pretrain.optim.lr.others=0.5", "pretrain.optim.clip_norm=none", "data.max_images=2", "data.vocabulary=99"],
+)  # fmt: skip
+def test_every_setting_of_training_renames_the_runs_it_reaches(assignment: str) -> None:
+    before, after = plan(), plan(sets=[assignment])
+    assert spec_run_id(pretrain(before, "LCL (ours)")) != spec_run_id(pretrain(after, "LCL (ours)"))
+
+
+def test_a_setting_renames_only_the_runs_it_reaches() -> None:
+    before = plan()
+    after = plan(sets=["objectives.lcl.contrast_weight=7"])
+    gone = {run.run_id: run for run in before.runs if run.run_id not in ids(after)}
+    assert {user for run in gone.values() for user in run.used_by} == {"table1: LCL (ours)"}
+    after = plan(sets=["transfer.caption.epochs=1"])
+    assert {run.spec.label.split("-")[0] for run in before.runs if run.run_id not in ids(after)} == {"caption"}
+
+
+def test_other_data_renames_the_runs_that_read_it() -> None:
+    before, after = plan(), plan(digests={**DIGESTS, "flickr30k": "flickr30k-v2"})
+    changed = [run for run in before.runs if run.run_id not in ids(after)]
+    assert {run.spec.task for run in changed if isinstance(run.spec, TransferSpec)} == {"retrieve"}
+    assert all(run.kind is Kind.TRANSFER for run in changed)
+    after = plan(digests={**DIGESTS, "mmc4": "mmc4-v2"})
+    kept = [run.spec.label for run in before.runs if run.run_id in ids(after)]
+    assert kept == ["initial-s0", "classify-initial-s0"]
+
+
+def test_no_path_is_in_any_spec() -> None:
+    sets = [f"data.{name}=/some/where/{name}" for name in DIGESTS]
+    for run in plan(tuple(TABLES.values()), sets=sets).runs:
+        assert "/some/where" not in json.dumps(to_plain(run.spec))
+
+
+def test_seeds_share_everything_but_the_seed() -> None:
+    made = plan(seeds=(0, 1))
+    for row in TABLE1.rows:
+        first, second = (flatten(to_plain(pretrain(made, row.label, seed=seed))) for seed in (0, 1))
+        assert {key for key in first if first[key] != second[key]} == {"seed"}
+
+
+def test_a_spec_reads_back_equal_and_keeps_its_name() -> None:
+    for run in plan(tuple(TABLES.values())).runs:
+        again = read_spec(json.loads(json.dumps(to_plain(run.spec))))
+        assert again == _lists(run.spec) and spec_run_id(again) == run.run_id
+
+
+def _lists(spec: Any) -> Any:
+    """Free-form parts of a spec are JSON already."""
+    return spec
+
+
+def test_a_run_id_is_what_a_record_of_the_run_must_carry() -> None:
+    for run in plan().runs:
+        record = done(run)
+        found = json.loads(json.dumps({**record.__dict__, "kind": record.kind.value, "status": record.status.value}))
+        assert parse_record(found, "here").run_id == run.run_id
+
+
+# ---- fairness ----
+
+
+def resolved(table: Table, scale: str = "tiny", config: RunConfig | None = None) -> dict[str, Any]:
+    resolver = Resolver(config or get_scale(scale).config, FakeCatalogue(), DIGESTS)
+    rows = [row for row in table.rows_at(scale) if not row.unavailable]
+    return {row.label: resolver.row(table, row, 0) for row in rows}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("scale", ["tiny", "base16", "large14"])
+def test_rows_of_a_table_differ_in_nothing_undeclared(table: Table, scale: str) -> None:
+    rows = list(resolved(table, scale).values())
+    for a in rows:
+        for b in rows:
+            for stage in a.stages:
+                assert undeclared_differences(a, b, stage) == {}
+
+
+def test_declared_differences_are_objective_corpus_and_override() -> None:
+    rows = resolved(TABLE1)
+    found = declared_differences(rows["CLIP"], rows["LCL (ours)"])
+    assert {key.split(".")[0] for key in found} == {"objective", "data"}
+    assert found["data.name"] == ("mmc4-pair", "mmc4")
+    rows = resolved(TABLE6A)
+    found = declared_differences(rows["Gen. only"], rows["LCL (ours)"])
+    assert found == {"objective.config.contrast_weight": (0.0, 1.0)}
+    assert declared_differences(rows["LCL (ours)"], rows["LCL (ours)"]) == {}
+
+
+class Tampered(Resolver):
+    """A resolver that favours one objective."""
+
+    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str]:
+        spec, problem = super().pretrain(config, row, seed)
+        if row.objective == "lcl" and spec.optim is not None:
+            changes = {
+                "lr": {"optim": replace(spec.optim, lr=2 * spec.optim.lr)},
+                "images": {"images": spec.images * 2},
+                "seed": {"seed": seed + 1},
+                "model": {"model": {**spec.model, "vision": {"width": 4096}}},
+                "inputs": {"inputs": {**spec.inputs, "corpus": "a better copy"}},
+            }[self.what]
+            spec = replace(spec, **changes)
+        return spec, problem
+
+    what = ""
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("lr", "pretrain optim.lr is 0.001 and 0.002"),
+        ("images", "pretrain images is 120000 and 240000"),
+        ("seed", "pretrain seed is 0 and 1"),
+        ("model", "pretrain model.vision.width is 128 and 4096"),
+        ("inputs", "pretrain inputs is"),
+    ],
+)
+def test_a_favoured_row_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, what: str, named: str) -> None:
+    monkeypatch.setattr(Tampered, "what", what)
+    monkeypatch.setattr(planning, "Resolver", Tampered)
+    with pytest.raises(FairnessError) as caught:
+        plan()
+    assert named in str(caught.value) and "'LCL (ours)' differ" in str(caught.value) and "table1" in str(caught.value)
+
+
+def test_a_transfer_recipe_of_ones_own_is_refused_unless_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Generous(Resolver):
+        def transfer(self, config: RunConfig, row: Row, *rest: Any) -> Any:
+            spec, *others = super().transfer(config, row, *rest)
+            better = replace(spec, recipe={**spec.recipe, "epochs": 99.0}) if row.objective == "lcl" else spec
+            return better, *others
+
+    with monkeypatch.context() as patched:
+        patched.setattr(planning, "Resolver", Generous)
+        with pytest.raises(FairnessError, match="classify recipe.epochs is 3.0 and 99.0"):
+            plan()
+    declared = [
+        replace(row, override={"transfer.classify.epochs": 99.0}) if row.objective == "lcl" else row
+        for row in TABLE1.rows
+    ]
+    made = plan((replace(TABLE1, rows=tuple(declared)),))
+    assert len(made.runs) == len(plan().runs)
+
+
+def test_a_declared_override_is_allowed_and_only_where_it_is_declared() -> None:
+    row = replace(TABLE1.rows[0], label="CLIP, long", override={"pretrain.images": 240_000}, paper={})
+    made = plan((replace(TABLE1, rows=(*TABLE1.rows, row)),))
+    assert pretrain(made, "CLIP, long").images == 240_000 and pretrain(made, "CLIP").images == 120_000
+
+
+def test_a_rows_own_override_wins_over_the_command_line() -> None:
+    made = plan((TABLE6B, TABLE1), sets=["objectives.lcl.contrast_weight=3"])
+    weights = {run.spec.objective.config["contrast_weight"] for run in made.runs if isinstance(run.spec, PretrainSpec) and run.spec.objective and run.spec.objective.name == "lcl"}  # fmt: skip # noqa: E501
+    assert weights == {0.5, 1.0, 2.0, 5.0, 3.0}
+
+
+# ---- what cannot be run ----
+
+
+def test_missing_data_is_a_problem_of_the_runs_that_read_it_and_of_their_children() -> None:
+    made = plan(digests={key: value for key, value in DIGESTS.items() if key != "imagenet"})
+    problems = {run.run_id: run.problem for run in made.runs if run.problem}
+    assert set(problems.values()) == {"data.imagenet is not set"} and len(problems) == 9
+    made = plan(digests={})
+    blocked = [run.spec.label for run in made.runs if not run.problem]
+    assert blocked == ["initial-s0"]
+    assert {slot.problem for slot in made.slots["table1"] if slot.stage == "classify" and slot.row == "CLIP"} == {
+        "data.mmc4 is not set"
+    }
+
+
+def test_a_missing_test_set_leaves_the_task_possible() -> None:
+    made = plan(digests={key: value for key, value in DIGESTS.items() if key != "nocaps"})
+    assert not any(run.problem for run in made.runs)
+    captions = [run.spec for run in made.runs if isinstance(run.spec, TransferSpec) and run.spec.task == "caption"]
+    assert all(spec.inputs["nocaps"] == "absent" for spec in captions)
+
+
+def test_an_objective_that_reads_pairs_is_refused_documents() -> None:
+    row = replace(TABLE1.rows[0], data="mmc4")
+    with pytest.raises(ConfigError, match="reads pairs.*'mmc4-pair'"):
+        plan((replace(TABLE1, rows=(row,)),))
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 0), (-1,)])
+def test_seeds_are_different_whole_numbers(seeds: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="seeds must be"):
+        plan(seeds=seeds)
+
+
+def test_a_value_the_objective_refuses_is_named_with_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"objectives.lcl.contrast_weight=-1.0: contrast_weight must be >= 0"):
+        plan(sets=["objectives.lcl.contrast_weight=-1"])
+
+
+def test_an_objectives_defaults_may_depend_on_the_size() -> None:
+    class Sized(FakeCatalogue):
+        def objective(self, name: str, size: str) -> ObjectiveFacts:
+            facts = super().objective(name, size)
+            return replace(facts, default=Plain(embed_dim=8)) if name == "clip" and size == "tiny" else facts
+
+    assert pretrain(plan(catalogue=Sized()), "CLIP").objective.config == {"embed_dim": 8}  # type: ignore[union-attr]
+
+
+# ---- what is printed ----
+
+
+def test_the_listing_says_what_is_reused_run_and_impossible() -> None:
+    made = plan(seeds=(0, 1), digests={key: value for key, value in DIGESTS.items() if key != "imagenet"})
+    first = next(run for run in made.runs if run.used_by == ("table1: CLIP",))
+    again = done(made.runs[1], status=Status.FAILED, reason="out of memory")
+    text = listing(made, [done(first), again])
+    lines = {tuple(line.split()[:1]) + (line.split("  ")[-1],): line for line in text.splitlines() if line}
+    assert lines["pretrain", "table1: CLIP"].split()[2:4] == ["s0", "s1"]
+    assert "data.imagenet is not set" in text
+    assert (
+        text.splitlines()[-1]
+        == f"{len(made.runs)} runs: 1 done and reused, {len(made.runs) - 19} to run, 18 that cannot run"
+    )
+
+
+def test_the_plan_fills_the_table_it_was_made_for() -> None:
+    made = plan()
+    records = [done(run, metrics={"imagenet/acc1": 50.0} if isinstance(run.spec, TransferSpec) and run.spec.task == "classify" else {}) for run in made.runs]  # fmt: skip # noqa: E501
+    stranger = make_record({"kind": "pretrain", "seed": 0}, {})
+    publication = made.publication("table1", [*records, stranger])
+    assert set(publication.records) == ids(made)
+    text = render(TABLE1, publication)
+    assert text.startswith("# Table 1: TINY SCALE") and text.count("50.0") == 9
+    assert "toy mmc4" in text
+
+
+def test_the_recipe_section_compares_with_the_papers_scale() -> None:
+    made = plan((TABLE1, TABLE6B))
+    text = render(TABLE1, made.publication("table1", [done(run) for run in made.runs]))
+    changes = text[text.index("## What the tiny recipe changes") : text.index("## Differences")]
+    assert "| pretrain | images " in changes and "2,048,000,000 | 120,000" in changes
+    assert "0.0003" in changes and "| pretrain | objective.config.contrast_weight | 0.1" in changes
+    assert "digest" not in changes and "mmc4-v1" not in changes
+    text = render(TABLE6B, made.publication("table6b", [done(run) for run in made.runs]))
+    assert "λ = 0.5" in text and "| 0.05 " in text  # the tiny sweep beside the line of the paper it stands for
+
+
+def test_a_plan_at_the_papers_own_recipe_changes_nothing() -> None:
+    made = plan(scale="base16")
+    text = render(TABLE1, made.publication("table1", [done(run) for run in made.runs]))
+    assert text.startswith("# Table 1\n") and "Nothing: every setting" in text
+    made = plan(scale="base16", sets=["pretrain.images=8192"])
+    text = render(TABLE1, made.publication("table1", [done(run) for run in made.runs]))
+    assert text.startswith("# Table 1: NOT THE PAPER'S RECIPE")
+
+
+def test_planning_imports_neither_torch_nor_pandas() -> None:
+    code = "import sys, experiments.plan; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
+    assert subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_tiny_is_labelled_and_the_papers_scales_are_not() -> None:
+    assert "not comparable" in TINY.warning and not get_scale("base16").warning

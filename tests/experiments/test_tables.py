@@ -1,0 +1,105 @@
+"""The declared tables match the paper's, and every name in them means something."""
+
+import pytest
+from plan_helpers import FakeCatalogue
+
+from experiments.corpora import CORPORA, TASKS, get_corpus
+from experiments.overrides import ConfigError
+from experiments.recipe import SCALES, get_scale
+from experiments.tables import TABLE1, TABLE6B, TABLES, get_table
+from results.paper import load, value
+from results.schema import Table
+
+EVERY = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+
+
+@EVERY
+def test_every_cell_of_the_paper_has_its_place(table: Table) -> None:
+    """Rows and columns together cover every number the paper prints in that table, and each number once."""
+    printed = [
+        cell for line in load(table.paper_csv) for key, cell in line.items() if key in {c.key for c in table.columns}
+    ]
+    rows = [row for row in table.rows_at("base16") if row.paper]
+    found = [value(table.paper_csv, row.paper, column.key) for row in rows for column in table.columns]
+    assert sorted(found) == sorted(float(cell) for cell in printed)  # type: ignore[type-var]
+
+
+@EVERY
+def test_no_number_column_of_the_paper_is_left_out(table: Table) -> None:
+    words = {"method", "task", "pretrain_data", "supports_interleaved", "lm_passes", "lambda_con"}
+    assert {column.key for column in table.columns} == set(load(table.paper_csv)[0]) - words
+
+
+@EVERY
+def test_names_in_rows_and_columns_exist(table: Table) -> None:
+    for row in table.rows:
+        if not row.unavailable:
+            assert row.data in CORPORA and (row.objective is None or row.objective in FakeCatalogue.reads)
+        assert set(row.only_at) <= set(SCALES)
+    for column in (*table.columns, *table.more_columns):
+        assert column.dataset in TASKS[column.task].tests
+        assert set(column.analogue) == {"tiny"} and column.analogue["tiny"].label != column.label
+
+
+@EVERY
+def test_labels_and_keys_are_unique_at_every_scale(table: Table) -> None:
+    for scale in SCALES:
+        labels = [row.label for row in table.rows_at(scale)]
+        assert len(set(labels)) == len(labels) > 0
+    keys = [column.key for column in (*table.columns, *table.more_columns)]
+    assert len(set(keys)) == len(keys)
+
+
+@EVERY
+def test_the_cost_reference_is_a_row_of_the_table(table: Table) -> None:
+    for scale in SCALES:
+        assert table.cost_reference in {row.label for row in table.rows_at(scale)} | {""}
+
+
+def test_table_1_is_the_seven_methods_and_two_controls() -> None:
+    rows = TABLE1.rows_at("tiny")
+    methods = [row.objective for row in rows if not row.control]
+    assert methods == ["clip", "coca", "blip2", "beit3", "flamingo", "emu", "lcl"]
+    assert [row.objective for row in rows if row.control] == [None, "supervised"]
+    assert "supervised" not in [row.objective for row in TABLE1.rows_at("base16")]  # MMC4 has no labels
+
+
+def test_the_rows_of_the_paper_read_what_the_paper_says() -> None:
+    for line in load("table1.csv"):
+        (row,) = [row for row in TABLE1.rows if row.paper == {"method": line["method"]}]
+        assert CORPORA[row.data].pairs == (line["pretrain_data"] == "MMC4-Pair")
+        assert row.task.lower().replace(".", "").replace(" ", "") == line["task"]
+
+
+def test_the_tiny_sweep_has_the_papers_ratios_around_its_own_default() -> None:
+    key = "objectives.lcl.contrast_weight"
+    default = get_scale("tiny").config.objectives["lcl"]["contrast_weight"]
+    for scale, middle in (("base16", 0.1), ("tiny", default)):
+        assert [row.override[key] / middle for row in TABLE6B.rows_at(scale)] == pytest.approx([0.5, 1, 2, 5])
+    for row in TABLE6B.rows_at("base16"):
+        assert float(row.paper["lambda_con"]) == pytest.approx(row.override[key])
+
+
+def test_the_learning_rate_belongs_to_the_corpus() -> None:
+    config = get_scale("base16").config.pretrain
+    rates = {name: getattr(config.optim.lr, corpus.rate) for name, corpus in CORPORA.items()}
+    assert rates == {"mmc4": 3e-4, "mmc4-pair": 3e-4, "laion": 5e-4, "laion-random": 5e-4}
+
+
+@pytest.mark.parametrize(
+    ("scale", "images", "steps", "warmup"), [("base16", 2.05e9, 250_000, 2_000), ("large14", 13.1e9, 200_000, 2_000)]
+)
+def test_the_papers_budgets(scale: str, images: float, steps: int, warmup: int) -> None:
+    config = get_scale(scale).config.pretrain
+    assert config.images == pytest.approx(images, rel=0.005)
+    assert config.images / config.images_per_step == steps and config.optim.warmup_share * steps == warmup
+    assert (config.optim.weight_decay, config.optim.betas, config.optim.precision) == (0.1, (0.9, 0.95), "bf16")
+
+
+def test_an_unknown_name_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match=r"unknown table 'tabel1'. Did you mean 'table1'\?"):
+        get_table("tabel1")
+    with pytest.raises(ValueError, match=r"unknown scale 'tini'. Did you mean 'tiny'\?"):
+        get_scale("tini")
+    with pytest.raises(ConfigError, match=r"unknown corpus 'mmc4_pair'. Did you mean 'mmc4-pair'\?"):
+        get_corpus("mmc4_pair")

@@ -68,7 +68,7 @@ _TINY_OPTIM = replace(_PAPER_OPTIM, warmup_share=0.06, clip_norm=1.0, precision=
 _TINY = RunConfig(
     size="tiny",
     data=DataConfig(vocabulary=1024, sim_threshold=0.24, max_images=6, seq_len=256, text_len=80),
-    pretrain=PretrainConfig(images=120_000, images_per_step=64, optim=_TINY_OPTIM),
+    pretrain=PretrainConfig(images=80_000, images_per_step=64, optim=_TINY_OPTIM),
     text_lm=TextLmConfig(source="mmc4", steps=1_000, batch=64, optim=resolve_optim(_TINY_OPTIM, 1e-3, 1_000)),
     language=LanguageModels(retrieve=SCRATCH, caption=TEXT_LM),
 )

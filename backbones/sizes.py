@@ -65,8 +65,8 @@ class Size:
 
 OPT_125M = LanguageSize(name="opt125m", width=768, depth=12, heads=12, ffn=3072, positions=2048, vocab_size=50272)
 
-# 0.02 at width 768 gives a matrix product a gain of 0.55; at width 128 the same gain needs 0.049. Measured: with 0.02 the
-# contrastive objectives stay on their first plateau twice to five times as long.
+# 0.02 at width 768 gives a matrix product a gain of 0.55; at width 128 the same gain needs 0.049. Measured: with 0.02
+# the contrastive objectives stay on their first plateau twice to five times as long.
 _TINY_STD = round(0.02 * (768 / 128) ** 0.5, 3)
 
 SIZES = {

@@ -1,8 +1,8 @@
 """Checkpoints of a training run: tensors as safetensors, everything else as JSON, never a pickle.
 
 A checkpoint is a folder `step-000123/` that appears under its name only when both files are on disk; the newest one
-that loads is used, whatever else lies beside it. What a step draws at random is seeded by its number (experiments/fit.py),
-so no generator state has to be kept.
+that loads is used, whatever else lies beside it. What a step draws at random is seeded by its number
+(experiments/fit.py), so no generator state has to be kept.
 """
 
 import contextlib
@@ -47,7 +47,9 @@ def save(folder: Path, step: int, module: nn.Module, optimizer: Optimizer, state
     tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(module, optimizer).items()}
     # Cloned: safetensors refuses tensors that share memory, and the optimiser goes on changing these.
-    save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors")
+    save_file(
+        {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors"
+    )
     (partial / "state.json").write_text(json.dumps({"step": step, **state}))
     for path in partial.iterdir():
         _sync(path)

@@ -1,7 +1,8 @@
 """What a step costs, counted while it runs: floating-point operations and passes through the language model.
 
-Counted by torch's FlopCounterMode (multiply-add = 2) over forward and backward of the first batches of the run itself, so
-the figure follows the code. Passes are calls of the language model for one batch: the paper's footnote to Tables 1 and 2.
+Counted by torch's FlopCounterMode (multiply-add = 2) over forward and backward of the first batches of the run itself,
+so the figure follows the code. Passes are calls of the language model for one batch: the paper's footnote to Tables 1
+and 2.
 """
 
 from collections.abc import Iterable

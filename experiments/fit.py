@@ -1,8 +1,8 @@
 """The one training loop: pre-training, the captioning language model and every transfer head go through `fit`.
 
 AdamW, linear warm-up, cosine to zero, no decay on vectors and scalars (LCL paper Tables 7-9; objectives specification
-1.9). A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the batches are a function
-of the step, so a run that was stopped and continued equals one that was not.
+1.9). A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the batches are a
+function of the step, so a run that was stopped and continued equals one that was not.
 """
 
 import json
@@ -34,8 +34,13 @@ Precision = Literal["bf16", "fp32"]
 class Trainable(Protocol):
     """An objective or a transfer head."""
 
-    def __call__(self, batch: Any) -> Losses: ...
-    def after_step(self) -> None: ...
+    def __call__(self, batch: Any) -> Losses:
+        """Losses of a batch."""
+        ...
+
+    def after_step(self) -> None:
+        """Called after every optimiser step."""
+        ...
 
 
 class Stream(Protocol):
@@ -43,8 +48,13 @@ class Stream(Protocol):
 
     steps: int
 
-    def batches(self, start: Any = 0) -> Iterator[Any]: ...
-    def state(self) -> Any: ...
+    def batches(self, start: Any = 0) -> Iterator[Any]:
+        """Batches from a step, or from a `state()`, to the end of the run."""
+        ...
+
+    def state(self) -> Any:
+        """JSON values, or None where the step alone says where the run stands."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +136,9 @@ def fit(
     Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, OSError when a checkpoint or
     the metrics cannot be written.
     """
-    optimizer = torch.optim.AdamW([dict(group) for group in groups], betas=optimisation.betas, eps=optimisation.eps, fused=True)
+    optimizer = torch.optim.AdamW(
+        [dict(group) for group in groups], betas=optimisation.betas, eps=optimisation.eps, fused=True
+    )
     found = checkpoint.newest(folder / "checkpoint")
     start, stream_state = 0, None
     if found is not None:
@@ -238,5 +250,3 @@ def stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-

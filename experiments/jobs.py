@@ -177,7 +177,11 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
         objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
     counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     optimisation = _optimisation(spec.optim)
-    probe = visual_use(objective, list(_first(source.loader(seed=stable_seed(spec.seed, "probe")), PROBE_BATCHES)), optimisation.precision)
+    probe = visual_use(
+        objective,
+        list(_first(source.loader(seed=stable_seed(spec.seed, "probe")), PROBE_BATCHES)),
+        optimisation.precision,
+    )
     groups = parameter_groups(objective, spec.optim.lr, spec.optim.weight_decay)
     loader = source.loader()
     last = fit(

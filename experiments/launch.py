@@ -100,7 +100,9 @@ def local(jobs: Sequence[Job], machine: Machine) -> None:
                     if len(running) < machine.workers:
                         waiting.remove(job)
                         running[job] = executor.submit(run_job, job.run_ids, machine, os.getpid())
-                board.show(_lines(running, machine.place.runs), total - _unfinished((*waiting, *running), machine.place.runs))
+                board.show(
+                    _lines(running, machine.place.runs), total - _unfinished((*waiting, *running), machine.place.runs)
+                )
                 time.sleep(POLL_SECONDS)
         except BaseException:
             for started in running.values():

@@ -22,6 +22,7 @@ from experiments.config import (
 )
 from experiments.overrides import suggest
 
+
 @dataclass(frozen=True, kw_only=True)
 class Scale:
     """A named configuration, how its tables are labelled, and which of the paper's it imitates."""

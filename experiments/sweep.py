@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from data.errors import CorpusError
@@ -57,13 +57,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("tables", nargs="+", metavar="TABLE", help=f"one or more of {', '.join(TABLES)}")
     made.add_argument("--scale", default="tiny", help=f"{', '.join(SCALES)} (default: %(default)s, minutes on a CPU)")
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
-    made.add_argument("--only", action="append", default=[], metavar="ROW", help="objective or label of a row; repeatable")
+    made.add_argument(
+        "--only", action="append", default=[], metavar="ROW", help="objective or label of a row; repeatable"
+    )
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
     made.add_argument("--launcher", default="local", choices=sorted(launch.LAUNCHERS), help="default: %(default)s")
     made.add_argument("--workers", type=int, metavar="N", help="processes at once (default: one a core, or one a GPU)")
     made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a process (default: %(default)s)")
     made.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
-    made.add_argument("--out", type=Path, default=publish.ROOT, metavar="DIR", help="tables/ and records/ are written here")
+    made.add_argument(
+        "--out", type=Path, default=publish.ROOT, metavar="DIR", help="tables/ and records/ are written here"
+    )
     made.add_argument("--objectives", type=Path, metavar="DIR", help="a folder of further objectives, one file each")
     mode = made.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="print the plan and stop")

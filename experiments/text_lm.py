@@ -1,4 +1,4 @@
-"""The language model that captioning starts from at the embedded scale: an OPT decoder trained on a corpus's text alone.
+"""The language model captioning starts from at the embedded scale: an OPT decoder trained on a corpus's text alone.
 
 The same weights serve every row of a table, so that no row's captions profit from its own pre-training's language model
 (LCL paper A.2 takes a pretrained one; at larger scales a model is named instead). Plain next-token prediction, Eq. 7

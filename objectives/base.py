@@ -69,7 +69,7 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.options, self.vision, self.language, self.special = config, vision, language, special
 
-    def prepare(self, images: Iterable[Float[Tensor, "m 3 s s"]]) -> None:  # noqa: B027 (a hook)
+    def prepare(self, images: Iterable[Float[Tensor, "m 3 s s"]]) -> None:
         """Called once before the first step with batches of training images; fit what must be fitted to them here."""
 
     @abstractmethod
@@ -111,4 +111,3 @@ class Objective(nn.Module, ABC):
     def at_boi(hidden: Float[Tensor, "b t d"], rows: Rows) -> Float[Tensor, "m d"]:
         """The state at each image's `<BoI>`, in the order of the batch's images."""
         return hidden[rows.img_row, rows.img_boi]
-

@@ -48,6 +48,9 @@ class FeatureStream:
             index=torch.from_numpy(index),
         )
 
+    def state(self) -> None:
+        """What `batches` needs to go on besides the step: nothing."""
+
     def batches(self, start_step: int = 0) -> Iterator[FeatureBatch]:
         """Batches from a step to the end of the run."""
         for step in range(start_step, self.steps):

@@ -1,4 +1,4 @@
-"""Pictures of the embedded corpus: one bold glyph in a colour on a background, with every nuisance a tiny ViT must ignore.
+"""Pictures of the embedded corpus: one bold glyph in a colour on a background, and nuisances a tiny ViT must ignore.
 
 The difficulty (an encoder trained with labels above 85 %, an untrained one below 50 % on glyph identity) was fixed with
 those two encoders only, before any objective was compared.

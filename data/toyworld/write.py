@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from data.seeds import generator, stable_seed
 from data.toyworld.glyphs import GLYPHS, PLAIN, STRIPED, Scene, Style, render
-from data.toyworld.language import HELD_OUT, NAMES, DocumentRules, Page, captions, describe, sample_page, sample_scene
+from data.toyworld.language import HELD_OUT, NAMES, Page, captions, describe, sample_page, sample_scene
 from data.toyworld.spec import FORMAT, ToyworldSpec
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,9 @@ def _write(root: Path, spec: ToyworldSpec) -> None:
             bar.update()
         parts = (
             lambda: _write_tars(root / "laion", "laion", spec.laion_pairs, spec, caption_count=0),
-            lambda: _write_tars(root / "retrieval_train", "retrieval_train", spec.transfer_train, spec, caption_count=1),
+            lambda: _write_tars(
+                root / "retrieval_train", "retrieval_train", spec.transfer_train, spec, caption_count=1
+            ),
             lambda: _write_tars(root / "caption_train", "caption_train", spec.transfer_train, spec, caption_count=1),
             lambda: _write_folders(root / "imagenet", spec),
             lambda: _write_karpathy(root / "coco", "coco", PLAIN, spec),
@@ -166,7 +168,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(info, io.BytesIO(content))
 
 
-def _write_tars(root: Path, name: str, count: int, spec: ToyworldSpec, caption_count: int, per_tar: int = 5_000) -> None:
+def _write_tars(
+    root: Path, name: str, count: int, spec: ToyworldSpec, caption_count: int, per_tar: int = 5_000
+) -> None:
     """img2dataset-style tars of key.jpg, key.txt and key.json; captions of pages (count 0) or of pictures."""
     root.mkdir(parents=True)
     for shard, start in enumerate(range(0, count, per_tar)):

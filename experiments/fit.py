@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, cast
 
 import torch
 from torch import nn
@@ -191,7 +191,7 @@ def _step(
         who = ", ".join(getattr(batch, "doc_uid", ())[:4])
         raise NonFiniteLoss(f"step {step}: loss {loss.item()}, gradient norm {norm} ({terms}); first documents: {who}")
     optimizer.step()
-    module.after_step()
+    cast(Trainable, module).after_step()
     return losses, norm
 
 

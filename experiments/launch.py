@@ -87,7 +87,8 @@ def local(jobs: Sequence[Job], machine: Machine) -> None:
     executor = submitit.LocalExecutor(folder=folder)
     gpus = torch.cuda.device_count()
     executor.update_parameters(timeout_min=TIMEOUT_MINUTES, gpus_per_node=gpus, tasks_per_node=1)
-    waiting, running = list(jobs), {}
+    waiting = list(jobs)
+    running: dict[Job, submitit.Job[None]] = {}
     total = sum(len(job.run_ids) for job in jobs)
     with Board(total) as board, _environment(machine.threads):
         try:

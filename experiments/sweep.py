@@ -10,13 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data.errors import CorpusError
 from data.toyworld.spec import ToyworldSpec
 from experiments import launch, preflight
 from experiments.board import duration
 from experiments.catalogue import Suite
-from experiments.config import DataConfig, RunConfig
+from experiments.config import RunConfig
 from experiments.corpora import FOLDERS, digests
 from experiments.fit import Stopped
 from experiments.overrides import ConfigError, apply, parse, suggest
@@ -142,8 +143,9 @@ def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunCon
     spec = ToyworldSpec()
     folder = runs / "shared" / "corpora" / spec.folder_name
     free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
-    data: DataConfig = replace(config.data, **{name: folder / name for name in free})
-    return replace(config, data=data), {**given, **{name: f"{spec.folder_name}/{name}" for name in free}}
+    folders: dict[str, Any] = {name: folder / name for name in free}
+    known = {**given, **{name: f"{spec.folder_name}/{name}" for name in free}}
+    return replace(config, data=replace(config.data, **folders)), known
 
 
 def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argparse.Namespace) -> None:

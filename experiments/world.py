@@ -5,7 +5,7 @@ embedded corpus comes in by the same door as a user's own.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,11 @@ def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus,
     corpus = get_corpus(spec.name)
     own_pairs = corpus.source == "mmc4" and corpus.pairs and place.data.mmc4_pair is not None
     opened = open_source(place, "mmc4_pair" if own_pairs else corpus.source)
-    common = {"max_images": spec.max_images} if spec.max_images is not None else {}
-    rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, **common)
+    most = spec.max_images or Rules.max_images
+    rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, max_images=most)
     if corpus.pairs and isinstance(opened, Mmc4Corpus):
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
-        documents = Rules(sim_threshold=spec.sim_threshold, text_len=None, **common)
+        documents = replace(rules, text_len=None)
         return Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed)), rules
     return opened, rules
 

@@ -21,15 +21,22 @@ from objectives.functional import Losses
 
 @runtime_checkable
 class Special(Protocol):
-    """Special ids of the tokenizer."""
+    """Special ids of the tokenizer (data/tokenizer.py)."""
 
-    pad: int
-    bos: int
-    eos: int
-    boi: int
-    eoi: int
-    img: int
-    mask: int
+    @property
+    def pad(self) -> int: ...
+    @property
+    def bos(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def boi(self) -> int: ...
+    @property
+    def eoi(self) -> int: ...
+    @property
+    def img(self) -> int: ...
+    @property
+    def mask(self) -> int: ...
 
 
 class Objective(nn.Module, ABC):

@@ -139,10 +139,13 @@ class CentroidCodes(RandomCodes):
         self.set_codebook(fit_codebook(features, self.dim, self.seed))
 
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
-        """Freeze these unit codes, e.g. from `fit_codebook`; raises ValueError for another shape."""
+        """Freeze these codes, e.g. from `fit_codebook`; raises ValueError for other shapes or lengths than 1."""
         if codebook.shape != self.codebook.shape:
             raise ValueError(f"this target holds a codebook {tuple(self.codebook.shape)}, got {tuple(codebook.shape)}")
-        self.codebook.copy_(F.normalize(codebook.float(), dim=-1))
+        lengths = codebook.norm(dim=-1)
+        if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-4):
+            raise ValueError(f"codes have length 1, got {lengths.min():.4f} to {lengths.max():.4f}; normalise them")
+        self.codebook.copy_(codebook)
         self.fitted.fill_(True)
 
     def targets(self, images: Float[Tensor, "m 3 s s"]) -> Int[Tensor, "m p"]:

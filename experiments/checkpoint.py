@@ -46,13 +46,17 @@ def save(folder: Path, step: int, module: nn.Module, optimizer: Optimizer, state
     partial.mkdir()
     tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(module, optimizer).items()}
-    # Cloned: safetensors refuses tensors that share memory, and the optimiser goes on changing these.
-    save_file(
-        {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors"
-    )
-    (partial / "state.json").write_text(json.dumps({"step": step, **state}))
-    for path in partial.iterdir():
-        _sync(path)
+    try:
+        # Cloned: safetensors refuses tensors that share memory, and the optimiser goes on changing these.
+        save_file(
+            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors"
+        )
+        (partial / "state.json").write_text(json.dumps({"step": step, **state}))
+        for path in partial.iterdir():
+            _sync(path)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        shutil.rmtree(partial, ignore_errors=True)  # the space it took is needed to write down what happened
+        raise OSError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     _sync(folder)
@@ -67,7 +71,7 @@ def newest(folder: Path) -> Checkpoint | None:
         try:
             state = json.loads((path / "state.json").read_text())
             return Checkpoint(int(state["step"]), load_file(path / "tensors.safetensors"), state)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             logger.warning("checkpoint %s cannot be used (%s); looking for an older one", path, error)
     return None
 

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from experiments.corpora import get_corpus
-from experiments.specs import PlannedRun, to_plain
+from experiments.specs import PlannedRun
 from results.compare import ABSENT, differences
 from results.schema import Kind, Row
 
@@ -30,13 +30,9 @@ class Resolved:
     stages: Mapping[str, PlannedRun]
     bare: Mapping[str, PlannedRun]  # without the row's overrides
 
-    def spec(self, stage: str) -> dict[str, Any]:
-        """JSON form of the spec of one stage."""
-        return to_plain(self.stages[stage].spec)
-
     def overridden(self, stage: str) -> set[str]:
         """Settings of a stage that the row's overrides change."""
-        return set(differences(to_plain(self.bare[stage].spec), self.spec(stage)))
+        return set(differences(self.bare[stage].plain, self.stages[stage].plain))
 
 
 def declared_differences(a: Resolved, b: Resolved, stage: str = PRETRAIN) -> Differences:
@@ -49,7 +45,7 @@ def undeclared_differences(a: Resolved, b: Resolved, stage: str = PRETRAIN) -> D
     """Settings, seed or data of a stage in which two rows differ although neither says so."""
     declared = _declared(a, b, stage)
     found = {key: pair for key, pair in _differences(a, b, stage).items() if not _covered(key, declared)}
-    left, right = a.spec(stage), b.spec(stage)
+    left, right = a.stages[stage].plain, b.stages[stage].plain
     inputs = [{name: value for name, value in spec["inputs"].items() if name != "encoder"} for spec in (left, right)]
     same_data = stage != PRETRAIN or (a.row.data == b.row.data and _both_trained(a, b))
     if same_data and inputs[0] != inputs[1]:
@@ -76,7 +72,7 @@ def check(table: str, rows: Sequence[Resolved]) -> None:
 
 
 def _differences(a: Resolved, b: Resolved, stage: str) -> Differences:
-    left, right = a.spec(stage), b.spec(stage)
+    left, right = a.stages[stage].plain, b.stages[stage].plain
     if stage == PRETRAIN and not _both_trained(a, b):  # an initial encoder shares the backbones and nothing else
         left, right = {"model": left["model"]}, {"model": right["model"]}
     return differences(left, right)

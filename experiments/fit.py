@@ -25,6 +25,7 @@ from data.seeds import stable_seed
 from experiments import checkpoint
 from experiments.progress import Progress
 from objectives.functional import Losses, means, total
+from results.record import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def fit(
                 state = {"stream": stream.state(), "last": last}
                 checkpoint.save(folder / "checkpoint", done, module, optimizer, state)
                 saved_at = time.monotonic()
-                if asked.is_set() and done < stream.steps:
+                if asked.is_set():
                     raise Stopped(f"stopped after step {done} of {stream.steps}; run the same command to continue")
     return last
 
@@ -212,22 +213,25 @@ class MetricsFile:
 
     def __init__(self, path: Path, keep_below: int) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:  # the last line of a killed run
-                    break
-                if row["step"] < keep_below:
-                    kept.append(line)
-        path.write_text("".join(f"{line}\n" for line in kept))
+        lines = path.read_text().splitlines() if path.exists() else []
+        # Written atomically: a kill in between must not lose the rows of steps that will not run again.
+        write_atomic(path, "".join(f"{line}\n" for line in _before(lines, keep_below)))
 
     def append(self, row: Mapping[str, float | int]) -> None:
         """Add a row at once, so that a killed run keeps it."""
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _before(lines: Sequence[str], step: int) -> Iterator[str]:
+    """The rows of earlier steps, up to the first that a kill cut short."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return
+        if row["step"] < step:
+            yield line
 
 
 @contextmanager

@@ -8,10 +8,11 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from experiments.config import RunConfig
-from experiments.typed import TypeMismatch, describe, hints, parse_text
+from experiments.typed import TypeMismatch, describe, from_plain, hints, parse_text
+from results.canonical import plain
 
 C = TypeVar("C")
 LookUp = Callable[[str, str], type]
@@ -78,8 +79,7 @@ def _set(config: Any, here: list[str], parts: list[str], key: str, value: Any) -
     name, *rest = parts
     known = hints(type(config))
     if name not in known:
-        level = f"key below {'.'.join(here)!r}" if here else "key"
-        raise ConfigError(f"--set {key}: {suggest(name, known, level)}")
+        raise ConfigError(f"--set {key}: {_below(here)}{suggest(name, known, 'key')}")
     inner = getattr(config, name)
     try:
         if rest:
@@ -109,14 +109,12 @@ def _set_named(config: RunConfig, group: str, path: list[str], key: str, value: 
     except ValueError as error:
         raise ConfigError(f"--set {key}: {error}") from None
     for depth, part in enumerate(parts):
+        above = [group, name, *parts[:depth]]
         if not (is_dataclass(hint) and isinstance(hint, type)):
-            above = ".".join([group, name, *parts[:depth]])
-            raise ConfigError(f"--set {key}: {above!r} is {describe(hint)} and has no keys below it")
+            raise ConfigError(f"--set {key}: {'.'.join(above)!r} is {describe(hint)} and has no keys below it")
         known = hints(hint)
         if part not in known:
-            raise ConfigError(
-                f"--set {key}: {suggest(part, known, 'key below ' + repr('.'.join([group, name, *parts[:depth]])))}"
-            )
+            raise ConfigError(f"--set {key}: {_below(above)}{suggest(part, known, 'key')}")
         hint = known[part]
     try:
         typed = _typed(hint, value)
@@ -127,15 +125,12 @@ def _set_named(config: RunConfig, group: str, path: list[str], key: str, value: 
     return replace(config, **changed)
 
 
+def _below(above: Sequence[str]) -> str:
+    return f"below {'.'.join(above)!r}: " if above else ""
+
+
 def _typed(hint: Any, value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_text(hint, value)
-    accepted = get_args(hint) or (hint,)
-    if type(value) is int and float in accepted and int not in accepted:
-        return float(value)
-    if type(value) not in accepted and not isinstance(value, tuple):
-        raise TypeMismatch(describe(hint))
-    return value
+    return parse_text(hint, value) if isinstance(value, str) else from_plain(hint, plain(value))
 
 
 def _registered(group: str, name: str) -> type:

@@ -5,6 +5,7 @@ Paths are not among them; `inputs` holds what a run reads by content (digests of
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from experiments.config import OptimConfig
@@ -142,3 +143,8 @@ class PlannedRun:
     def kind(self) -> Kind:
         """What the run does."""
         return self.spec.kind
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The spec's JSON form, made once: rows are compared pairwise."""
+        return to_plain(self.spec)

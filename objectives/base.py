@@ -8,35 +8,16 @@ Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, s 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from backbones.lm import LanguageModel
+from backbones.special import Special
 from backbones.vit import Edit, VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.functional import Losses
-
-
-@runtime_checkable
-class Special(Protocol):
-    """Special ids of the tokenizer (data/tokenizer.py)."""
-
-    @property
-    def pad(self) -> int: ...
-    @property
-    def bos(self) -> int: ...
-    @property
-    def eos(self) -> int: ...
-    @property
-    def boi(self) -> int: ...
-    @property
-    def eoi(self) -> int: ...
-    @property
-    def img(self) -> int: ...
-    @property
-    def mask(self) -> int: ...
 
 
 class Objective(nn.Module, ABC):

@@ -29,9 +29,10 @@ from torch import distributed as dist
 from backbones.image_targets import CentroidCodes, ImageTarget, Pixels, RandomCodes
 from backbones.lm import LanguageModel
 from backbones.masks import bidirectional, within
+from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
-from objectives.base import Objective, Special
+from objectives.base import Objective
 from objectives.diagnostics import collapse
 from objectives.functional import Losses, Term, masked_token_loss
 from objectives.gather import world_size

@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from backbones.lm import LanguageModel
 from backbones.masks import bidirectional
+from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
-from objectives.base import Special
 from objectives.coca import CoCa
 from objectives.diagnostics import collapse
 from objectives.functional import Losses, matching_loss

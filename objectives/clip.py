@@ -21,9 +21,10 @@ from torch import Tensor
 from backbones.heads import Connector, ContextReadout, Temperature
 from backbones.lm import LanguageModel
 from backbones.masks import causal
+from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout
-from objectives.base import Objective, Special
+from objectives.base import Objective
 from objectives.diagnostics import collapse, same_document_share
 from objectives.functional import Losses, Term, info_nce
 from objectives.registry import register

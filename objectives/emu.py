@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from backbones.causal_former import CausalFormer
 from backbones.lm import LanguageModel
 from backbones.masks import causal
+from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
-from objectives.base import Objective, Special
+from objectives.base import Objective
 from objectives.diagnostics import collapse
 from objectives.functional import TEXT_TARGETS, Losses, Term, regression_loss, token_nll
 from objectives.registry import register

@@ -24,9 +24,10 @@ from torch import Tensor
 from backbones.heads import Connector, ContextReadout, Temperature
 from backbones.lm import LanguageModel
 from backbones.masks import causal
+from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
-from objectives.base import Objective, Special
+from objectives.base import Objective
 from objectives.diagnostics import collapse, same_document_share
 from objectives.functional import TEXT_TARGETS, Losses, info_nce, token_nll
 from objectives.registry import register

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from backbones.block_mask import block_mask
+from backbones.special import Special
 from data.batch import Rows, TokenType
 from data.seeds import generator
-from objectives.base import Special
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from backbones.lm import LanguageModel
+from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout
-from objectives.base import Objective, Special
+from objectives.base import Objective
 from objectives.diagnostics import collapse
 from objectives.functional import Losses, Term
 from objectives.registry import register
@@ -34,7 +35,6 @@ class Supervised(Objective):
     layouts: ClassVar[tuple[Layout, ...]] = ()
     needs_labels = True
     lm_passes = 0
-    needs_labels = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Objective.Config):

@@ -44,7 +44,7 @@ def cell(publication: Publication, row: Row, column: Column) -> Cell:
         return Cell(values=(), missing=(row.unavailable,), run_ids=())
     slots = _slots(publication, row.label, column.task)
     if not slots:
-        return Cell(values=(), missing=("not planned",), run_ids=())
+        return Cell(values=(), missing=("not part of this sweep",), run_ids=())
     values, missing, run_ids = [], [], []
     for slot in slots:
         record = publication.records.get(slot.run_id)

@@ -44,7 +44,7 @@ def plain_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"({', '.join(map(plain_value, value))})"
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return f"{value:.6g}"
     return (
         escape(str(value))
         if isinstance(value, str)

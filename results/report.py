@@ -37,7 +37,7 @@ def render(table: Table, publication: Publication) -> str:
         sections.pretraining(table, publication),
         sections.recipe(publication),
         sections.row_differences(table, publication),
-        sections.legend(table, publication),
+        sections.legend(table, publication, cells),
         sections.provenance(publication),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"

@@ -89,6 +89,7 @@ class Column:
     metric: str
     meaning: str  # one line for the legend
     higher_is_better: bool = True
+    share_of_items: bool = False  # a mean over test items of scores between 0 and 100
     analogue: Mapping[str, Analogue] = field(default_factory=dict)  # by scale
 
     @property

@@ -1,5 +1,6 @@
 """The parts of a report that are computed from run records: orderings, cost, recipe, differences, provenance."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,17 @@ from results.ranking import orderings as rank
 from results.schema import COVERAGE_COUNTS, Cell, Column, Publication, Row, RunRecord, Slot, Status, Table
 
 PRETRAIN = "pretrain"
+
+# Metrics of a pre-training record that are printed, with their headings (objectives specification 1.12).
+DIAGNOSTICS = {
+    "probe_feature_std_ratio": "std ratio of features",
+    "probe_mean_cosine": "mean cosine",
+    "probe_rankme": "effective rank",
+    "probe_con_acc": "contrastive accuracy",
+    "probe_text_nll": "text loss",
+    "probe_visual_use_shuffled": "visual use, other images",
+    "probe_visual_use_zeroed": "visual use, black images",
+}
 
 
 def orderings(table: Table, publication: Publication, cells: Mapping[tuple[str, str], Cell]) -> list[str]:
@@ -74,16 +86,20 @@ def cost(table: Table, publication: Publication) -> list[str]:
 
 
 def pretraining(table: Table, publication: Publication) -> list[str]:
-    """The watch values at the end of pre-training, mean over seeds: where collapse shows first."""
+    """How far the encoders collapsed, and what their language models gain from images, mean over seeds."""
     found = {row.label: _done(publication, row.label, PRETRAIN) for row in table.rows_at(publication.scale)}
-    keys = sorted({key for runs in found.values() for run in runs for key in run.metrics})
+    keys = [key for key in DIAGNOSTICS if any(key in run.metrics for runs in found.values() for run in runs)]
     lines = []
     for row, runs in found.items():
         values = [[run.metrics[key] for run in runs if key in run.metrics] for key in keys]
         if any(values):
             lines.append([escape(row), *(f"{_mean(each):.3g}" if each else DASH for each in values)])
-    about = "Last values watched in pre-training, mean over seeds; a dash where the objective has no such quantity."
-    header = ["method", *map(escape, keys)]
+    about = (
+        "On batches that no step trains on, mean over seeds. A collapsed encoder has a std ratio near 0, a mean cosine "
+        "near 1 and a small rank; visual use is the text loss with other or black images minus that with the true ones. "
+        "A dash: the objective has no such quantity."
+    )
+    header = ["method", *(DIAGNOSTICS[key] for key in keys)]
     return ["## At the end of pre-training", "", about, "", *markdown_table(header, lines)] if lines else []
 
 
@@ -162,8 +178,8 @@ def leaves_shared(leaves: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Ro
     return set(leaves[row]).union(*(leaves[twin] for twin in twins)) if twins else set()
 
 
-def legend(table: Table, publication: Publication) -> list[str]:
-    """What each column measures here and what it stands for in the paper."""
+def legend(table: Table, publication: Publication, cells: Mapping[tuple[str, str], Cell]) -> list[str]:
+    """What each column measures here, what it stands for in the paper, and how finely its test set can tell."""
     lines = []
     for column in (*table.columns, *table.more_columns):
         analogue = column.analogue.get(publication.scale)
@@ -172,16 +188,27 @@ def legend(table: Table, publication: Publication) -> list[str]:
             for slot, record in _finished(publication)
             if slot.stage == column.task and column.dataset in record.items
         }
+        means = [mean_sd(cell.values)[0] for (_, key), cell in cells.items() if key == column.key and cell.values]
         lines.append(
             [
                 column.title(publication.scale),
                 analogue.meaning if analogue else column.meaning,
                 DASH if column in table.more_columns else column.label if analogue else "itself",
                 spread(sorted(items)),
+                _half_width(means, min(items)) if column.share_of_items and means and items else DASH,
             ]
         )
-    header = ["column", "measures", "stands for in the paper", "test items"]
-    return ["## Columns", "", *markdown_table(header, lines, left=3)]
+    header = ["column", "measures", "stands for in the paper", "test items", "95 % half-width"]
+    about = (
+        "*95 % half-width*: how far the finite test set alone may move a value of this column, at most (binomial, at the "
+        "measured value nearest 50, images as items). It is not part of the s.d. over seeds, which share the test set."
+    )
+    return ["## Columns", "", about, "", *markdown_table(header, lines, left=3)]
+
+
+def _half_width(percentages: Sequence[float], items: int) -> str:
+    nearest = min(percentages, key=lambda value: abs(value - 50)) / 100
+    return f"± {196 * math.sqrt(max(0.0, nearest * (1 - nearest)) / items):.1f}"
 
 
 def chance(publication: Publication, column: Column) -> str:

@@ -61,7 +61,7 @@ def transfer_spec(encoder: str, seed: int) -> dict[str, Any]:
 
 ACC = Column(
     key="in1k_acc1", group="classification", label="IN-1k acc-1", task="classify", dataset="imagenet", metric="acc1",
-    meaning="top-1, %", analogue={"tiny": Analogue(label="glyph acc@1 (IN-1k analogue)", meaning="24 glyphs, %")},
+    meaning="top-1, %", share_of_items=True, analogue={"tiny": Analogue(label="glyph acc@1 (IN-1k analogue)", meaning="24 glyphs, %")},
 )  # fmt: skip
 
 

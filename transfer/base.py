@@ -12,57 +12,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from backbones.lm import LanguageModel
+from backbones.special import Special
 from objectives.functional import Losses
 from transfer.features import FeatureSplit, Tokens
 
 FROZEN_CACHED: Literal["frozen-cached"] = "frozen-cached"
 
 
-class Special(Protocol):
-    """Special ids of a tokenizer, as data/tokenizer.py has them."""
-
-    @property
-    def pad(self) -> int:
-        """Padding."""
-        ...
-
-    @property
-    def bos(self) -> int:
-        """Begins a row; may equal `eos`."""
-        ...
-
-    @property
-    def eos(self) -> int:
-        """Ends a caption."""
-        ...
-
-    @property
-    def boi(self) -> int:
-        """Begins an image."""
-        ...
-
-    @property
-    def eoi(self) -> int:
-        """Ends an image."""
-        ...
-
-    @property
-    def img(self) -> int:
-        """Fills image slots, never embedded."""
-        ...
-
-    @property
-    def mask(self) -> int:
-        """Masked token."""
-        ...
-
-
+@runtime_checkable
 class Tokenizer(Protocol):
     """What tasks need of a tokenizer: text to ordinary ids and back."""
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from backbones import masks
 from backbones.build import init_stream
 from backbones.lm import LanguageModel
+from backbones.special import Special
 from data.batch import Rows, TokenType
 from objectives.functional import TEXT_TARGETS, Losses, token_nll
-from transfer.base import Evaluation, FeatureBatch, Special, TransferConfig, TransferHead, TransferTask
+from transfer.base import Evaluation, FeatureBatch, TransferConfig, TransferHead, TransferTask
 from transfer.decode import Decoding, generate
 from transfer.features import FeatureSplit
 from transfer.metrics.captions import clean, score

@@ -5,7 +5,7 @@ Source: transfer specification 2.1 (tokens after the final norm; the pre-process
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from backbones.vit import VisionEncoder
 
 
+@runtime_checkable
 class Transform(Protocol):
     """Evaluation half of data/images.py's ImageTransform: a deterministic crop, then normalisation."""
 
-    def eval(self, image: Image.Image) -> np.ndarray[Any, Any]:
+    def eval(self, image: Image.Image) -> np.ndarray:
         """The crop of an RGB image: uint8 [s, s, 3]."""
         ...
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -50,12 +50,12 @@ class Features:
     """Features of a split's items, in the order in which they were stored."""
 
     folder: Path
-    stored: np.ndarray[Any, Any]  # memory map [n, t, d]: float32, or uint16 that holds bfloat16
+    stored: np.ndarray  # memory map [n, t, d]: float32, or uint16 that holds bfloat16
     rows: Mapping[str, int]  # item id -> row of `stored`
     patches: slice  # the patch tokens
     precision: Precision
 
-    def gather(self, rows: np.ndarray[Any, Any]) -> Float[Tensor, "b t d"]:
+    def gather(self, rows: np.ndarray) -> Float[Tensor, "b t d"]:
         """Those rows in fp32, copied into memory."""
         return _to_float(self.stored[rows])
 
@@ -66,7 +66,7 @@ class FeatureSplit:
 
     split: Split
     features: Features
-    rows: np.ndarray[Any, Any] = field(init=False)  # row of each item in the stored array
+    rows: np.ndarray = field(init=False)  # row of each item in the stored array
 
     def __post_init__(self) -> None:
         missing = [item for item in self.split.item_ids if item not in self.features.rows]
@@ -91,11 +91,11 @@ class FeatureSplit:
         """Channels of a token."""
         return int(self.features.stored.shape[2])
 
-    def gather(self, index: np.ndarray[Any, Any]) -> Float[Tensor, "b t d"]:
+    def gather(self, index: np.ndarray) -> Float[Tensor, "b t d"]:
         """Features of the items at those places of the split, fp32."""
         return self.features.gather(self.rows[index])
 
-    def chunks(self, size: int = 512) -> Iterator[tuple[np.ndarray[Any, Any], Float[Tensor, "b t d"]]]:
+    def chunks(self, size: int = 512) -> Iterator[tuple[np.ndarray, Float[Tensor, "b t d"]]]:
         """(places, features) of all items in order."""
         for start in range(0, len(self), size):
             index = np.arange(start, min(start + size, len(self)))
@@ -210,7 +210,7 @@ def _open(folder: Path) -> Features:
 
 
 def _compute(
-    encoder: Encoder, split: Split, places: Sequence[int] | np.ndarray[Any, Any], precision: Precision, workers: int
+    encoder: Encoder, split: Split, places: Sequence[int] | np.ndarray, precision: Precision, workers: int
 ) -> Float[Tensor, "b t d"]:
     """The encoder's output tokens of those items, fp32, on CPU."""
     module = encoder.module
@@ -247,13 +247,13 @@ def _compare(encoder: Encoder, split: Split, features: Features, workers: int) -
         )
 
 
-def _to_stored(tokens: Tensor, precision: Precision) -> np.ndarray[Any, Any]:
+def _to_stored(tokens: Tensor, precision: Precision) -> np.ndarray:
     if precision == "fp32":
         return tokens.numpy()
     return tokens.bfloat16().view(torch.uint16).numpy()  # NumPy has no bfloat16; fp16 overflows on outlier channels
 
 
-def _to_float(stored: np.ndarray[Any, Any]) -> Float[Tensor, "b t d"]:
+def _to_float(stored: np.ndarray) -> Float[Tensor, "b t d"]:
     copy = torch.from_numpy(np.ascontiguousarray(stored))
     return copy.view(torch.bfloat16).float() if copy.dtype == torch.uint16 else copy
 

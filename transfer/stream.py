@@ -5,7 +5,6 @@ training caption per image and epoch). An epoch is ceil(n / batch) steps; its la
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ class FeatureStream:
         self.steps = config.steps(len(data))
         self._captions = encode_captions(data, text.tokenizer) if text is not None else None
         self._pad = text.tokenizer.special.pad if text is not None else 0
-        self._order: tuple[int, np.ndarray[Any, Any]] = (-1, np.empty(0, dtype=np.int64))
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def batch(self, step: int) -> FeatureBatch:
         """The batch of that step. Raises IndexError outside [0, steps)."""
@@ -56,12 +55,12 @@ class FeatureStream:
         for step in range(start_step, self.steps):
             yield self.batch(step)
 
-    def _epoch(self, epoch: int) -> np.ndarray[Any, Any]:
+    def _epoch(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
             self._order = epoch, generator(self.seed, "transfer", "order", epoch).permutation(len(self.data))
         return self._order[1]
 
-    def _text(self, epoch: int, index: np.ndarray[Any, Any]) -> tuple[Int[Tensor, "b s"], Bool[Tensor, "b s"]]:
+    def _text(self, epoch: int, index: np.ndarray) -> tuple[Int[Tensor, "b s"], Bool[Tensor, "b s"]]:
         if self._captions is None:
             return torch.zeros(len(index), 0, dtype=torch.int64), torch.zeros(len(index), 0, dtype=torch.bool)
         # One draw for every image of the split, so that an image's caption does not depend on its batch.

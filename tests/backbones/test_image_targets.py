@@ -92,14 +92,11 @@ def test_inv_b3_6_codes_do_not_depend_on_brightness_and_contrast() -> None:
 
 
 def test_inv_b3_6_same_codes_in_another_process() -> None:
-    def run() -> str:
-        root = Path(__file__).parents[2]
-        done = subprocess.run([sys.executable, "-c", PRINT_TARGETS], cwd=root, capture_output=True, text=True, check=True)
-        return done.stdout
-
+    root = Path(__file__).parents[2]
+    other = subprocess.run([sys.executable, "-c", PRINT_TARGETS], cwd=root, capture_output=True, text=True, check=True)
     target = CentroidCodes(8, 16, 16, seed=0, fit_patches=128)
     target.fit([pictures(8)])
-    assert run().strip() == f"{target.fingerprint()} {target.targets(pictures(8)).flatten().tolist()}"
+    assert other.stdout.strip() == f"{target.fingerprint()} {target.targets(pictures(8)).flatten().tolist()}"
 
 
 def test_codes_are_the_same_under_autocast() -> None:
@@ -148,6 +145,14 @@ def test_kmeans_uses_every_code_and_fits_better_than_random_codes() -> None:
     assert torch.bincount(target.targets(images).flatten(), minlength=64).min() > 0
 
 
+def test_kmeans_restarts_a_code_that_lost_its_points() -> None:
+    # On this circle one of the 40 starting points loses all its points to its neighbours.
+    points = torch.randn(100, 2, generator=torch.Generator().manual_seed(30))
+    codebook = fit_codebook(points, 40, seed=0)
+    torch.testing.assert_close(codebook.norm(dim=-1), torch.ones(40))
+    assert torch.bincount(nearest(F.normalize(points, dim=-1), codebook), minlength=40).min() > 0
+
+
 def test_kmeans_refuses_fewer_distinct_points_than_codes() -> None:
     with pytest.raises(ValueError, match="at least 5.*4 patches with 2 distinct"):
         fit_codebook(torch.eye(2).repeat(2, 1), 5, seed=0)
@@ -174,9 +179,12 @@ def test_codebook_travels_in_the_state() -> None:
     assert torch.equal(other.targets(pictures(2, seed=9)), target.targets(pictures(2, seed=9)))
 
 
-def test_codebook_of_another_shape_is_refused() -> None:
+def test_codebook_of_another_shape_or_length_is_refused() -> None:
+    target = CentroidCodes(8, 16, 16, seed=0, fit_patches=100)
     with pytest.raises(ValueError, match=r"\(16, 16\).*\(8, 16\)"):
-        CentroidCodes(8, 16, 16, seed=0, fit_patches=100).set_codebook(torch.randn(8, 16))
+        target.set_codebook(torch.randn(8, 16))
+    with pytest.raises(ValueError, match="length 1, got 2.0000"):
+        target.set_codebook(2 * torch.eye(16))
 
 
 def test_inv_b3_4_zero_prediction_of_pixels_costs_one() -> None:

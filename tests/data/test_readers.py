@@ -494,7 +494,7 @@ def test_a_hostile_or_broken_zip_is_one_bad_document(tmp_path, monkeypatch, spoi
 def test_a_document_shard_that_vanishes_is_counted(tmp_path):
     plain, packed = write_mmc4(tmp_path, [page()], 0), zipped(write_mmc4(tmp_path, [page()], 1))
     corpus = open_corpus(tmp_path)
-    mmc4._unzip.cache_clear()
+    mmc4._unzip = mmc4._Unzipped(1)
     plain.unlink()
     packed.unlink()
     assert [document.cause for document in read(corpus)] == [Cause.MISSING_SHARD] * 2

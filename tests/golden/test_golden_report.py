@@ -1,4 +1,4 @@
-"""Committed records render to the committed table byte for byte. Made by `python -m tests.golden.report.make`."""
+"""Committed records render to the committed table byte for byte. Both are made by tests/golden/report/make.py."""
 
 from pathlib import Path
 

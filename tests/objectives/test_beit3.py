@@ -1,16 +1,19 @@
 """BEiT-3: what is hidden, what each prediction may depend on, and its image targets (specification 5.7 and 5.8).
 
-INV-B3-7 (native multiway equals the ViT) has no test: the multiway architecture is not built. INV-B3-6 (determinism of the
-targets across processes) is in tests/backbones/test_image_targets.py.
+INV-B3-7 (native multiway equals the ViT) has no test: the multiway architecture is not built. INV-B3-6 (determinism of
+the targets across processes) is in tests/backbones/test_image_targets.py.
 """
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, batch, documents, with_ids, with_images, words
 from torch import Tensor
+from torch import distributed as dist
+from torch import multiprocessing as mp
 
 from backbones.heads import Connector
 from backbones.image_targets import CentroidCodes
@@ -287,7 +290,9 @@ def test_pixels_of_one_document_do_not_change_another(beit3: BEiT3) -> None:
     of = make(documents())
     plan = beit3.plan(of)
     image, _ = predictions(beit3, of, plan)
-    changed, _ = predictions(beit3, with_images(of, patch_changed(of.images, 0, int((~plan.patches[0]).nonzero()[0]))), plan)
+    visible = int((~plan.patches[0]).nonzero()[0])
+    changed, _ = predictions(beit3, with_images(of, patch_changed(of.images, 0, visible)), plan)
+    assert not torch.equal(changed[0], image[0])
     images_of_first = documents()[0].images
     assert torch.equal(changed[images_of_first:], image[images_of_first:])
 
@@ -346,3 +351,25 @@ def test_options_that_cannot_be_are_refused(vision: VisionEncoder, language: Lan
     with pytest.raises(ValueError, match="0.9.*0.2"):
         MaskRules(mask_share=0.9, random_share=0.2)
     assert isinstance(build(vision, language, target="rpq_kmeans").target, CentroidCodes)
+
+
+def prepare_on_a_rank(rank: int, folder: str, vision: VisionEncoder, language: LanguageModel) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    beit3 = build(vision, language, target="rpq_kmeans")
+    images = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(rank))
+    beit3.prepare([images])
+    torch.save({"codebook": beit3.target.codebook}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_both_ranks_hold_the_codebook_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vision: VisionEncoder, language: LanguageModel
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    mp.start_processes(prepare_on_a_rank, (str(tmp_path), vision, language), nprocs=2, start_method="fork")
+    held = [torch.load(tmp_path / f"{rank}.pt", weights_only=True)["codebook"] for rank in range(2)]
+    alone = build(vision, language, target="rpq_kmeans")
+    alone.prepare([torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))])
+    assert torch.equal(held[0], held[1])
+    assert torch.equal(held[0], alone.target.codebook)

@@ -96,7 +96,9 @@ def test_inv_e_2_regression_reaches_the_encoder_through_inputs(emu: Emu) -> None
     assert any((p.grad != 0).any() for p in emu.vision.parameters())
 
 
-def test_inv_e_2_one_image_of_one_slot_gives_the_encoder_nothing(vision: VisionEncoder, language: LanguageModel) -> None:
+def test_inv_e_2_one_image_of_one_slot_gives_the_encoder_nothing(
+    vision: VisionEncoder, language: LanguageModel
+) -> None:
     emu = build(vision, language, queries=1)
     losses = emu(make([Doc("one", (words("o", length=3), IMAGE, words("p", length=2)))], slots=1))
     assert losses.terms["regress"].count == 1

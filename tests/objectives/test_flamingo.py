@@ -80,9 +80,7 @@ def test_inv_f_3_text_before_the_first_image_is_blind_to_images(flamingo: Flamin
     assert changed[~before & of[ROWS].attn_mask].all()
 
 
-def test_inv_f_4_an_image_is_read_until_the_next_one_opens(
-    flamingo: Flamingo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inv_f_4_an_image_is_read_until_the_next_one_opens(flamingo: Flamingo, monkeypatch: pytest.MonkeyPatch) -> None:
     def itself(valid: Tensor) -> Tensor:
         return torch.eye(valid.shape[1], dtype=torch.bool).expand(len(valid), -1, -1)
 

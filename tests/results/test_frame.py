@@ -49,7 +49,7 @@ def test_a_cell_says_why_it_has_no_value() -> None:
     found = cell(made, clip, ACC)
     assert found.values == (70.0,) and found.missing == ("failed: out of memory", "not run yet")
     assert len(found.run_ids) == 1 and made.records[found.run_ids[0]].metrics == {"imagenet/acc1": 70.0}
-    assert cell(made, emu, ACC).missing == ("not planned",)
+    assert cell(made, emu, ACC).missing == ("not part of this sweep",)
     assert cell(made, replace(emu, unavailable="no reader"), ACC).missing == ("no reader",)
 
 

@@ -90,7 +90,7 @@ def test_a_missing_cell_is_a_dash_with_its_reason() -> None:
     assert row(measured, "CLIP")[-1] == "80.0 (1 of 2, a)"
     assert row(measured, "Emu")[3:] == ["–", "– (b)"] and row(measured, "LCL")[-1] == "– (a)"
     assert "(a) not run yet" in measured and "(b) failed: boom" in measured
-    assert row(measured, "Random encoder")[-1] == "– (c)" and "(c) not planned" in measured
+    assert row(measured, "Random encoder")[-1] == "– (c)" and "(c) not part of this sweep" in measured
 
 
 def test_the_chance_level_comes_from_the_records() -> None:
@@ -119,6 +119,18 @@ def test_cost_is_counted_and_relative_to_the_reference_row() -> None:
     assert row(cost, "LCL") == ["LCL", "1,000", "1", "5.00e+12", "2.50", "400", "1,000", "3", "decode_error 3"]
     assert row(cost, "Random encoder")[1:5] == ["0", "0", "0", "0.00"]
     assert row(cost, "CLIP")[4] == "1.00"
+
+
+def test_collapse_is_shown_and_what_is_not_measured_is_a_dash() -> None:
+    made = publication(FULL)
+    changes = {"CLIP": {"probe_rankme": 12.0}, "LCL": {"probe_rankme": 14.0, "probe_text_nll": 0.888}}
+    encoders = {slot.run_id: changes.get(slot.row, {}) for slot in made.slots if slot.stage == "pretrain"}
+    records = {key: replace(each, metrics=encoders.get(key, each.metrics)) for key, each in made.records.items()}
+    text = section(render(TABLE, replace(made, records=records)), "At the end of pre-training")
+    assert row(text, "method") == ["method", "effective rank", "text loss"]
+    assert row(text, "CLIP") == ["CLIP", "12", "–"] and row(text, "LCL") == ["LCL", "14", "0.888"]
+    assert "| Emu" not in text
+    assert "At the end of pre-training" not in render(TABLE, made)  # nothing of it was watched
 
 
 def test_the_recipe_section_is_the_difference_of_the_specs() -> None:
@@ -171,6 +183,16 @@ def test_orderings_are_counted_and_the_reversed_ones_named() -> None:
 
 def test_controls_take_no_part_in_the_orderings() -> None:
     assert "Random" not in section(render(TABLE, publication(FULL)), "Orderings of the paper")
+
+
+def test_the_half_width_of_the_test_set_is_the_textbooks() -> None:
+    """2425 of 5000: 48.5 +- 1.39; columns that are no share of items have none."""
+    made = publication({"CLIP": [48.5], "LCL": [90.0]})
+    records = {key: replace(each, items={"imagenet": 5000} if each.items else {}) for key, each in made.records.items()}
+    made = replace(made, records=records)
+    assert row(section(render(TABLE, made), "Columns"), "glyph acc@1")[-2:] == ["5,000", "± 1.4"]
+    table = replace(TABLE, columns=(replace(ACC, share_of_items=False),))
+    assert row(section(render(table, made), "Columns"), "glyph acc@1")[-2:] == ["5,000", "–"]
 
 
 def test_provenance_names_every_distinct_source() -> None:
@@ -239,7 +261,7 @@ def test_the_csv_keeps_measured_and_printed_apart() -> None:
     clip, emu, lcl, control = lines
     assert (clip["mean"], clip["sd"], clip["n"], clip["paper"]) == ("81", "1.41421", "2", "74.8")
     assert (lcl["mean"], lcl["n"], lcl["missing"], lcl["paper"]) == ("", "0", "not run yet", "75.2")
-    assert (control["control"], control["paper"]) == ("1", "") and emu["missing"] == "not planned"
+    assert (control["control"], control["paper"]) == ("1", "") and emu["missing"] == "not part of this sweep"
 
 
 def test_a_measured_scale_of_the_paper_shows_the_difference() -> None:

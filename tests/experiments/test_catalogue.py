@@ -1,0 +1,46 @@
+"""The real objectives and tasks answer as planning expects, and every declared table can be planned from them."""
+
+import pytest
+from plan_helpers import DIGESTS
+
+from experiments.catalogue import Suite
+from experiments.corpora import TASKS
+from experiments.overrides import ConfigError, apply, parse
+from experiments.plan import build_plan
+from experiments.recipe import SCALES, get_scale
+from experiments.specs import PretrainSpec, read_spec, to_plain
+from experiments.tables import TABLES
+from experiments.typed import from_plain
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_declared_table_resolves(scale: str) -> None:
+    chosen = get_scale(scale)
+    made = build_plan(tuple(TABLES.values()), [0], chosen, chosen.config, Suite(), DIGESTS)
+    assert not any(run.problem for run in made.runs)
+    for run in made.runs:
+        assert read_spec(to_plain(run.spec)) == run.spec
+        if isinstance(run.spec, PretrainSpec) and run.spec.objective is not None:
+            config = Suite().config_class("objectives", run.spec.objective.name)
+            from_plain(config, run.spec.objective.config)  # what a job does with it
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_of_a_column_declares_the_metrics_of_its_columns(task: str) -> None:
+    from transfer.registry import get
+
+    columns = [c for table in TABLES.values() for c in (*table.columns, *table.more_columns) if c.task == task]
+    assert columns and {column.metric for column in columns} <= set(get(task).metrics)
+
+
+def test_real_settings_can_be_changed_and_mistakes_are_named() -> None:
+    config = get_scale("tiny").config
+    changed = apply(config, parse(["objectives.lcl.contrast_weight=0.5", "transfer.caption.decoding.beams=3"]))
+    assert changed.objectives["lcl"]["contrast_weight"] == 0.5
+    assert changed.transfer["caption"] == {"decoding.beams": 3}
+    with pytest.raises(ConfigError, match="Did you mean 'contrast_weight'"):
+        apply(config, parse(["objectives.lcl.contrast_wieght=0.5"]))
+    with pytest.raises(ConfigError, match="did you mean 'lcl'"):
+        apply(config, parse(["objectives.lclr.contrast_weight=0.5"]))
+    with pytest.raises(ConfigError, match="unknown size 'tyny'"):
+        Suite().size("tyny")

@@ -1,0 +1,115 @@
+"""A very small embedded corpus, and sweeps over it that take seconds: for tests that train.
+
+`small_suite` changes the suite inside this process. Run as a program, this file does the same and then sweeps, so that
+launcher, jobs and exit code are those a user gets: `python tests/sweep_helpers.py small --runs DIR`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import pytest
+
+from data.toyworld.spec import ToyworldSpec
+from data.toyworld.write import ensure_toyworld
+from experiments import preflight, sweep
+from experiments.catalogue import Suite
+from experiments.overrides import apply, parse
+from experiments.plan import build_plan
+from experiments.recipe import get_scale
+from experiments.specs import to_plain
+from experiments.tables import ALL_NINE, TABLES
+from experiments.world import Place
+from results.record import write_atomic
+from results.schema import Row, Table
+
+SIZES = dict(
+    documents=60,
+    documents_per_shard=40,
+    laion_pairs=48,
+    transfer_train=48,
+    transfer_val=8,
+    classification_test=24,
+    caption_test=24,
+)
+SMALL = ToyworldSpec(**SIZES)
+BUDGET = (
+    "pretrain.optim.precision=fp32",
+    "text_lm.optim.precision=fp32",
+    "data.vocabulary=300",
+    "pretrain.images=48",
+    "pretrain.images_per_step=16",
+    "text_lm.steps=2",
+    "text_lm.batch=8",
+    "transfer.classify.epochs=1",
+    "transfer.retrieve.epochs=1",
+    "transfer.caption.epochs=1",
+)
+CLIP = Row(label="CLIP", objective="clip", data="mmc4-pair", task="Con.")
+LCL = Row(label="LCL", objective="lcl", data="mmc4", task="Con. + Gen.")
+TABLE = Table(
+    name="small",
+    title="Small table",
+    caption="Two rows for tests.",
+    columns=ALL_NINE,
+    rows=(CLIP, LCL),
+    paper_csv="table1.csv",
+    cost_reference="CLIP",
+)
+
+
+def small_suite(patch: pytest.MonkeyPatch, table: Table = TABLE) -> None:
+    """Make SMALL the embedded corpus and add `table` to the tables there are."""
+    for module in (sweep, preflight):
+        patch.setattr(module, "ToyworldSpec", partial(ToyworldSpec, **SIZES))
+    patch.setitem(TABLES, table.name, table)
+
+
+def arguments(runs: Path, *more: str, table: str = TABLE.name) -> list[str]:
+    """The command line of a small sweep by one worker; its tables go to runs/out."""
+    changes = [part for change in BUDGET for part in ("--set", change)]
+    return [table, "--runs", str(runs), "--out", str(runs / "out"), "--workers", "1", *changes, *more]
+
+
+def start(runs: Path, *more: str) -> "subprocess.Popen[str]":
+    """A small sweep in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *arguments(runs, *more)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def small_place(root: Path, runs: Path, changes: Sequence[str] = BUDGET) -> Place:
+    """Runs in `runs`, on the small corpus below `root`, which is written if it is not there."""
+    folder = ensure_toyworld(root, SMALL)
+    config = apply(get_scale("tiny").config, parse(changes)).data
+    names = ("mmc4", "laion", "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
+    return Place(runs=runs, data=replace(config, **{name: folder / name for name in names}))
+
+
+def plan_pretraining(place: Place, row: Row, changes: Sequence[str] = BUDGET, seed: int = 0) -> str:
+    """Write spec.json of a row's pre-training into its run folder; the run_id."""
+    table = replace(TABLE, rows=(row,), cost_reference=row.label)
+    config = replace(apply(get_scale("tiny").config, parse(changes)), data=place.data)
+    known = {name: SMALL.folder_name for name in asdict(place.data)}
+    run = build_plan([table], [seed], get_scale("tiny"), config, Suite(), known).runs[0]
+    write_atomic(place.runs / run.run_id / "spec.json", json.dumps(to_plain(run.spec), indent=1) + "\n")
+    return run.run_id
+
+
+if __name__ == "__main__":
+    small_suite(pytest.MonkeyPatch())
+    sys.exit(sweep.main(sys.argv[1:]))

@@ -38,9 +38,7 @@ class VisionEncoder(nn.Module):
         self.num_prefix_tokens: int = self.vit.num_prefix_tokens
         self._initialise(size)
 
-    def tokens(
-        self, images: Float[Tensor, "m 3 s s"], edit: Edit | None = None
-    ) -> Float[Tensor, "m prefix_and_p d"]:
+    def tokens(self, images: Float[Tensor, "m 3 s s"], edit: Edit | None = None) -> Float[Tensor, "m prefix_and_p d"]:
         """Prefix (class) and patch tokens after the final norm.
 
         edit: applied to the patch embeddings [m, p, d] before the position embedding is added (masking of patches).

@@ -24,8 +24,10 @@ from safetensors.torch import load_file, save_file
 
 from backbones.build import build_language, build_vision, init_stream
 from backbones.lm import LanguageModel
+from backbones.pretrained import load_opt
 from backbones.sizes import LanguageSize, Size
 from data.seeds import stable_seed
+from data.tokenizer import Tokenizer
 from experiments import checkpoint, cost
 from experiments.config import OptimConfig
 from experiments.corpora import get_task
@@ -272,10 +274,7 @@ def _text_model(spec: TransferSpec, place: Place, encoder: Mapping[str, Any]) ->
         with init_stream(spec.seed, "transfer", spec.task, "language"):
             language = LanguageModel(size.language, tokenizer.special.vocab_size)
         return TextModel(tokenizer, language, pretrained=False)
-    raise ValueError(
-        f"transfer from the pretrained language model {spec.language!r} is not available yet; "
-        f"use --set language.{spec.task}=text_lm or scratch"
-    )
+    return TextModel(Tokenizer.opt(spec.language), load_opt(spec.language), pretrained=True)
 
 
 _RUNNERS: Mapping[Kind, Any] = {Kind.PRETRAIN: pretrain, Kind.TEXT_LM: text_lm, Kind.TRANSFER: transfer}

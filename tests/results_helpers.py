@@ -53,17 +53,21 @@ def pretrain_spec(objective: str | None, seed: int, **changes: Any) -> dict[str,
 
 def transfer_spec(encoder: str, seed: int) -> dict[str, Any]:
     """A transfer spec."""
-    return {
-        "kind": "transfer", "protocol": 2, "task": "classify", "mode": "frozen", "recipe": {"epochs": 20.0}, "seed": seed,
-        "inputs": {"encoder": encoder},
-    }  # fmt: skip
+    spec = {"kind": "transfer", "protocol": 2, "task": "classify", "mode": "frozen", "seed": seed}
+    return spec | {"recipe": {"epochs": 20.0}, "inputs": {"encoder": encoder}}
 
 
 ACC = Column(
-    key="in1k_acc1", group="classification", label="IN-1k acc-1", task="classify", dataset="imagenet", metric="acc1",
-    meaning="top-1, %", share_of_items=True, analogue={"tiny": Analogue(label="glyph acc@1 (IN-1k analogue)", meaning="24 glyphs, %")},
-)  # fmt: skip
-
+    key="in1k_acc1",
+    group="classification",
+    label="IN-1k acc-1",
+    task="classify",
+    dataset="imagenet",
+    metric="acc1",
+    meaning="top-1, %",
+    share_of_items=True,
+    analogue={"tiny": Analogue(label="glyph acc@1 (IN-1k analogue)", meaning="24 glyphs, %")},
+)
 
 TABLE = Table(
     name="table1",

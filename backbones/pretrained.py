@@ -1,0 +1,45 @@
+"""A pretrained OPT as our LanguageModel, from a local folder or from the local Hugging Face cache; never downloaded.
+
+Source: facebook/opt-125m, -1.3b, ... in the layout of huggingface/transformers. The transfer tasks of the paper start
+from a pretrained language model (LCL paper A.2); which one is a setting, equal for all rows of a table.
+"""
+
+import torch
+from transformers import AutoConfig, OPTConfig, OPTForCausalLM
+
+from backbones.lm import LanguageModel
+from backbones.sizes import LanguageSize
+
+
+def load_opt(source: str) -> LanguageModel:
+    """The model in that folder, or of that name in the local cache, in fp32 on CPU.
+
+    Raises ValueError where there are no files, the model is no OPT, or it is one of the two OPT variants this decoder
+    does not have (a projected embedding, LayerNorm after the blocks: opt-350m).
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no language model {source!r} here; give the folder that holds its config.json and weights, or "
+            "download it into the Hugging Face cache first (jobs never download)"
+        ) from error
+    if not isinstance(config, OPTConfig):
+        raise ValueError(f"{source!r} is a {config.model_type}; the transfer tasks read with OPT models")
+    if config.word_embed_proj_dim != config.hidden_size or not config.do_layer_norm_before:
+        raise ValueError(
+            f"{source!r} projects its embeddings or normalises after its blocks, as opt-350m; use another OPT"
+        )
+    size = LanguageSize(
+        name=source,
+        width=config.hidden_size,
+        depth=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        ffn=config.ffn_dim,
+        positions=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
+    )
+    loaded = OPTForCausalLM.from_pretrained(source, local_files_only=True, dtype=torch.float32)
+    language = LanguageModel(size, config.vocab_size)
+    language.decoder.load_state_dict(loaded.model.decoder.state_dict())
+    return language

@@ -76,8 +76,8 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def restore(checkpoint: Checkpoint, module: nn.Module, optimizer: Optimizer) -> None:
-    """Put a checkpoint's tensors back. Raises ValueError listing what does not fit."""
+def restore_weights(checkpoint: Checkpoint, module: nn.Module) -> None:
+    """Put a checkpoint's parameters and buffers back. Raises ValueError listing what does not fit."""
     weights = {name.removeprefix("model."): t for name, t in checkpoint.tensors.items() if name.startswith("model.")}
     own = module.state_dict()
     wrong = sorted(own.keys() ^ weights.keys()) + sorted(
@@ -86,6 +86,11 @@ def restore(checkpoint: Checkpoint, module: nn.Module, optimizer: Optimizer) -> 
     if wrong:
         raise ValueError(f"checkpoint of step {checkpoint.step} does not fit the model: {', '.join(wrong[:8])}")
     module.load_state_dict(weights)
+
+
+def restore(checkpoint: Checkpoint, module: nn.Module, optimizer: Optimizer) -> None:
+    """Put all of a checkpoint's tensors back. Raises ValueError listing what does not fit."""
+    restore_weights(checkpoint, module)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -7,6 +7,7 @@ first instead of racing it.
 
 import json
 import logging
+import math
 import os
 import signal
 import threading
@@ -132,6 +133,8 @@ def _write(
     folder: Path, run_id: str, spec: Spec, scale: str, status: Status, reason: str, outcome: Outcome, seconds: float
 ) -> None:
     code = provenance.revision(ROOT)
+    finite = {key: value for key, value in outcome.metrics.items() if math.isfinite(value)}
+    not_finite = {key: f"it is {value}" for key, value in outcome.metrics.items() if key not in finite}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     done = RunRecord(
         run_id=run_id,
@@ -139,10 +142,10 @@ def _write(
         status=status,
         spec=to_plain(spec),
         parent=outcome.parent,
-        metrics=outcome.metrics,
+        metrics=finite,
         chance=outcome.chance,
         items=outcome.items,
-        unavailable=outcome.unavailable,
+        unavailable={**outcome.unavailable, **not_finite},
         scale=scale,
         seed=spec.seed,
         images_seen=outcome.images_seen,
@@ -174,9 +177,12 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
     language = build_language(size, special.vocab_size, spec.seed)
     with init_stream(spec.seed, "init", "objective", spec.objective.name):
         objective = cls(config, vision, language, special).to(device())
-    if checkpoint.newest(folder / "checkpoint") is None:
+    found = checkpoint.newest(folder / "checkpoint")
+    if found is None:
         progress.write(note="preparing")
         objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
+    else:
+        checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
     counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     optimisation = _optimisation(spec.optim)
     probe = visual_use(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from backbones.build import init_stream
 from backbones.lm import LanguageModel
 from backbones.sizes import LanguageSize, VisionSize
-from backbones.vit import VisionEncoder
+from backbones.vit import Edit, VisionEncoder
 from data.batch import Split
 from data.images import ImageTransform
 from helpers import SPECIAL
@@ -41,23 +41,24 @@ class Words:
         return " ".join(WORDS[i - 3] for i in ids if 3 <= i < 3 + len(WORDS))
 
 
-class ConstantEncoder(nn.Module):
+SIZE = VisionSize(name="test", image_size=16, patch_size=8, width=64, depth=1, heads=1)
+
+
+class ConstantEncoder(VisionEncoder):
     """Collapsed: every image gives the same tokens."""
 
-    width, num_patches, num_prefix_tokens = 64, 4, 1
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(SIZE)
         self.value = nn.Parameter(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)))
 
-    def tokens(self, images: Tensor) -> Tensor:
+    def tokens(self, images: Tensor, edit: Edit | None = None) -> Tensor:
         return self.value.expand(len(images), -1, -1)
 
 
 def vision(seed: int = 0) -> VisionEncoder:
     """Four patches and a class token of width 64."""
     with init_stream(seed, "test", "vision"):
-        return VisionEncoder(VisionSize(name="test", image_size=16, patch_size=8, width=64, depth=1, heads=1))
+        return VisionEncoder(SIZE)
 
 
 def encoder(seed: int = 0) -> Encoder:
@@ -67,7 +68,8 @@ def encoder(seed: int = 0) -> Encoder:
 
 def constant_encoder() -> Encoder:
     """A collapsed encoder and its transform."""
-    return Encoder(ConstantEncoder(), ImageTransform(size=16))  # type: ignore[arg-type]
+    with init_stream(0, "test", "vision"):
+        return Encoder(ConstantEncoder(), ImageTransform(size=16))
 
 
 def language(seed: int = 0) -> LanguageModel:

@@ -111,7 +111,13 @@ class Caption(TransferTask):
         """Table 8: 20k steps of 512 (one pass over 10.24M), all parts at 1e-4; at tiny greedy search."""
         if size == "tiny":
             return cls.Config(
-                epochs=12.0, batch=128, lr=1e-3, lr_pretrained=1e-3, warmup=0.1, grad_clip=1.0, decoding=Decoding(beams=1)
+                epochs=12.0,
+                batch=128,
+                lr=1e-3,
+                lr_pretrained=1e-3,
+                warmup=0.1,
+                grad_clip=1.0,
+                decoding=Decoding(beams=1),
             )
         return cls.Config(epochs=1.0, batch=512, lr=1e-4, lr_pretrained=1e-4, warmup=0.05, grad_clip=1.0)
 

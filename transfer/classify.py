@@ -166,7 +166,7 @@ class Classify(TransferTask):
         return Evaluation(
             metrics={name: float(score.mean()) for name, score in scores.items()},
             items=items,
-            extras={"n_images": len(test), **{f"chance_{name}": 100 / classes for name in scores}},
+            extras={"n_images": float(len(test)), **{f"chance_{name}": 100 / classes for name in scores}},
             unavailable=missing,
         )
 

@@ -138,6 +138,6 @@ def test_unknown_and_ill_named_tasks():
     with pytest.raises(ValueError, match="did you mean 'classify'"):
         get("clasify")
     with pytest.raises(ValueError, match=r"'caption' is defined in test_tasks\.py"):
-        registry.register("caption")(type("Caption", (), {"__module__": "tests.test_tasks"}))
+        registry.register("caption")(type("Caption", (TransferTask,), {"__module__": "tests.test_tasks"}))
     with pytest.raises(ValueError, match="registered twice"):
-        registry.register("caption")(type("Other", (), {"__module__": "elsewhere.caption"}))
+        registry.register("caption")(type("Other", (TransferTask,), {"__module__": "elsewhere.caption"}))

@@ -194,12 +194,12 @@ def test_a_failure_is_recorded_with_its_reason(tmp_path: Path, corpora: Path) ->
     assert not found.metrics and not found.images_seen
 
 
-def test_a_number_that_is_no_number_is_a_failure_and_not_a_lost_run(
+def test_a_metric_that_is_not_finite_is_unavailable_and_the_run_is_not_lost(
     tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = small_place(corpora, tmp_path)
     run_id = plan(place, Row(label="Random", objective=None, data="mmc4", control=True))
-    monkeypatch.setitem(jobs._RUNNERS, "pretrain", lambda *_: jobs.Outcome(metrics={"rankme": float("nan")}))
-    assert execute(run_id, place, "tiny") is Status.FAILED
-    found = record.read(place.runs / run_id / record.RECORD_FILE)
-    assert "rankme" in found.reason and "nan" in found.reason
+    metrics = {"rankme": float("nan"), "std_ratio": 0.5}
+    monkeypatch.setitem(jobs._RUNNERS, "pretrain", lambda *_: jobs.Outcome(metrics=metrics))
+    found = done(place, run_id)
+    assert found.metrics == {"std_ratio": 0.5} and found.unavailable == {"rankme": "it is nan"}

@@ -18,7 +18,7 @@ from transfer.stream import FeatureStream
 
 @pytest.fixture
 def ready(tmp_path):
-    data, the_task = features(tmp_path), task("caption", batch=6, epochs=4)
+    data, the_task = features(tmp_path), task("caption", batch=6, epochs=4.0)
     return data, the_task, the_task.head(data, 0), FeatureStream(data, the_task.config, 0, the_task.text).batch(0)
 
 
@@ -78,7 +78,7 @@ def test_training_and_generation_use_the_same_prompt(ready):
     """A head that knows one caption by heart says it."""
     data, the_task, head, _ = ready
     one = FeatureSplit(replace(data.split, captions=(("a red square",),) * 12), data.features)
-    config = replace(the_task.config, lr=5e-3, lr_pretrained=5e-3, batch=12, epochs=40)
+    config = replace(the_task.config, lr=5e-3, lr_pretrained=5e-3, batch=12, epochs=40.0)
     train(head, FeatureStream(one, config, 0, the_task.text), config, torch.nn.Identity(), steps=25)
     assert the_task.predict(head, one) == ["a red square"] * 12
 
@@ -148,7 +148,7 @@ def test_one_head_is_scored_on_several_splits(tmp_path, ready):
 
 
 def test_constant_features_give_one_caption_for_all(tmp_path):
-    the_task = task("caption", batch=6, epochs=4)
+    the_task = task("caption", batch=6, epochs=4.0)
     data = extract(constant_encoder(), split(12), tmp_path)
     found = the_task.evaluate(the_task.head(data, 0), data)
     assert found.extras["different"] == 1 and found.metrics["cider"] >= 0

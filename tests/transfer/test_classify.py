@@ -84,7 +84,7 @@ def test_a_trained_probe_learns_colours(tmp_path):
     of = encoder()
     data = extract(of, split(60), tmp_path)
     test = extract(of, split(30, name="toy/test"), tmp_path)
-    the_task = task("classify", batch=20, epochs=20)
+    the_task = task("classify", batch=20, epochs=20.0)
     head = the_task.head(data, 0)
     train(head, FeatureStream(data, the_task.config, 0), the_task.config, of.module, steps=30)
     found = the_task.evaluate(head, test)
@@ -153,7 +153,7 @@ def test_near_constant_features_are_read_by_the_standardised_probe_only(tmp_path
     shared = 3 * torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     of.module.tokens = lambda images: shared + 3e-4 * tokens(images)
     got = extract(of, data, tmp_path)
-    the_task = task("classify", batch=20, epochs=10)
+    the_task = task("classify", batch=20, epochs=10.0)
     head = the_task.head(got, 0)
     train(head, FeatureStream(got, the_task.config, 0), the_task.config, of.module, steps=30)
     found = the_task.evaluate(head, got).metrics
@@ -163,7 +163,7 @@ def test_near_constant_features_are_read_by_the_standardised_probe_only(tmp_path
 
 def test_constant_features_give_chance_from_both_probes(tmp_path):
     got = extract(constant_encoder(), split(12), tmp_path)
-    the_task = task("classify", batch=6, epochs=4)
+    the_task = task("classify", batch=6, epochs=4.0)
     head = the_task.head(got, 0)
     train(head, FeatureStream(got, the_task.config, 0), the_task.config, vision(), steps=8)
     assert the_task.evaluate(head, got).metrics == pytest.approx({"acc1": 100 / 3, "acc1_standardised": 100 / 3})
@@ -173,7 +173,7 @@ def test_the_two_probes_train_as_if_alone(tmp_path):
     data = features(tmp_path)
     results = []
     for probes in (("acc1",), ("acc1", "acc1_standardised")):
-        the_task = task("classify", batch=6, epochs=4, probes=probes)
+        the_task = task("classify", batch=6, epochs=4.0, probes=probes)
         head = the_task.head(data, 0)
         train(head, FeatureStream(data, the_task.config, 0), the_task.config, vision(), steps=5)
         results.append(head.logits(data.gather(np.arange(12)))["acc1"])
@@ -208,6 +208,6 @@ def test_labels_are_required(tmp_path):
 
 def test_configuration_is_checked():
     probes = ({"probes": ("acc5",)}, {"probes": ("acc1_standardised",)})
-    for bad in (*probes, {"epochs": 0}, {"warmup": 1.0}, {"batch": 0}):
+    for bad in (*probes, {"epochs": 0.0}, {"warmup": 1.0}, {"batch": 0}):
         with pytest.raises(ValueError):
             replace(Classify.configure("tiny"), **bad)

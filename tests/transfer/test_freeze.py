@@ -15,7 +15,7 @@ from transfer.stream import FeatureStream
 def test_training_a_head_leaves_every_encoder_byte(tmp_path, name):
     of = encoder()
     before = fingerprint(of.module)
-    data, the_task = features(tmp_path, of), task(name, batch=6, epochs=4)
+    data, the_task = features(tmp_path, of), task(name, batch=6, epochs=4.0)
     head = the_task.head(data, seed=0)
     text = the_task.text if the_task.reads_text else None
     start = {n: p.detach().clone() for n, p in head.named_parameters()}
@@ -27,7 +27,7 @@ def test_training_a_head_leaves_every_encoder_byte(tmp_path, name):
 
 
 def test_the_language_model_of_the_task_is_never_trained(tmp_path):
-    the_task = task("caption", batch=6, epochs=4)
+    the_task = task("caption", batch=6, epochs=4.0)
     data, before = features(tmp_path), fingerprint(the_task.text.language)
     head = the_task.head(data, seed=0)
     train(head, FeatureStream(data, the_task.config, 0, the_task.text), the_task.config, vision(), steps=2)

@@ -43,7 +43,7 @@ def test_temperature_starts_at_the_published_value_and_stays_in_range(tmp_path):
 
 
 def test_one_head_is_scored_on_several_splits_with_all_captions(tmp_path):
-    of, the_task = encoder(), task("retrieve", batch=6, epochs=4)
+    of, the_task = encoder(), task("retrieve", batch=6, epochs=4.0)
     head = the_task.head(features(tmp_path, of), 0)
     for name, captions in (("coco/test", [5, 5, 6, 7]), ("flickr30k/test", [2, 1, 1, 3, 1])):
         test = extract(of, split(len(captions), name=name, captions=captions), tmp_path)
@@ -60,7 +60,7 @@ def test_one_head_is_scored_on_several_splits_with_all_captions(tmp_path):
 
 
 def test_training_raises_recall_above_chance(tmp_path):
-    of, the_task = encoder(), task("retrieve", batch=12, epochs=40)
+    of, the_task = encoder(), task("retrieve", batch=12, epochs=40.0)
     data = features(tmp_path, of, images=24)
     head = the_task.head(data, 0)
     before = the_task.evaluate(head, data).metrics["ir5"]
@@ -71,7 +71,7 @@ def test_training_raises_recall_above_chance(tmp_path):
 
 
 def test_constant_features_are_at_chance_after_training(tmp_path):
-    data, the_task = extract(constant_encoder(), split(12), tmp_path), task("retrieve", batch=6, epochs=4)
+    data, the_task = extract(constant_encoder(), split(12), tmp_path), task("retrieve", batch=6, epochs=4.0)
     head = the_task.head(data, 0)
     train(head, FeatureStream(data, the_task.config, 0, the_task.text), the_task.config, vision(), steps=4)
     found = the_task.evaluate(head, data)

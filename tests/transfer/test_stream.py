@@ -8,7 +8,7 @@ from transfer_helpers import Words, features, text_model
 from transfer.classify import Classify
 from transfer.stream import MAX_TEXT, FeatureStream, encode_captions, pad
 
-CONFIG = Classify.Config(epochs=3, batch=5, lr=1e-3, lr_pretrained=1e-3, warmup=0.1)
+CONFIG = Classify.Config(epochs=3.0, batch=5, lr=1e-3, lr_pretrained=1e-3, warmup=0.1)
 
 
 def equal(a, b):
@@ -61,7 +61,7 @@ def test_seeds_and_epochs_differ_and_encoders_do_not(tmp_path):
 
 
 def test_over_the_epochs_every_caption_of_an_image_is_drawn(tmp_path):
-    config = Classify.Config(epochs=40, batch=12, lr=1e-3, lr_pretrained=1e-3, warmup=0)
+    config = Classify.Config(epochs=40.0, batch=12, lr=1e-3, lr_pretrained=1e-3, warmup=0.0)
     data = features(tmp_path)
     stream = FeatureStream(data, config, 0, text_model())
     drawn: dict[int, list[int]] = {i: [] for i in range(12)}

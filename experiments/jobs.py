@@ -108,6 +108,14 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False) -> Status:
         return status
 
 
+def give_up(run_id: str, place: Place, scale: str, reason: str) -> None:
+    """Record that a run failed which could not say so itself: its process was killed."""
+    folder = place.runs / run_id
+    with FileLock(folder / ".lock"):
+        spec = read_spec(json.loads((folder / "spec.json").read_text()))
+        _write(folder, run_id, spec, scale, Status.FAILED, reason, Outcome(), 0.0)
+
+
 def _stage(spec: Spec) -> str:
     return spec.task if isinstance(spec, TransferSpec) else SHOWN_STAGES[spec.kind]
 

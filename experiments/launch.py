@@ -17,10 +17,11 @@ import submitit
 import torch
 
 from experiments.board import Board, Line
-from experiments.jobs import execute, watching
+from experiments.jobs import execute, give_up, watching
 from experiments.progress import read
 from experiments.specs import PlannedRun
 from experiments.world import Place
+from objectives.registry import add_folder
 from results.record import RECORD_FILE
 from results.schema import Kind
 
@@ -48,6 +49,7 @@ class Machine:
     scale: str
     workers: int  # jobs at once
     threads: int  # of one job
+    objectives: Path | None = None  # a folder of further objectives, which every process must know
 
 
 Launcher = Callable[[Sequence[Job], Machine], None]
@@ -95,7 +97,7 @@ def local(jobs: Sequence[Job], machine: Machine) -> None:
             while waiting or running:
                 for job in list(running):
                     if running[job].done():
-                        _close(job, running.pop(job), machine.place.runs)
+                        _close(job, running.pop(job), machine)
                 pending = {run for job in (*waiting, *running) for run in job.run_ids}
                 for job in [job for job in waiting if not job.needs & pending]:
                     if len(running) < machine.workers:
@@ -118,18 +120,19 @@ def run_job(run_ids: Sequence[str], machine: Machine, parent: int) -> None:
     """What a process started by a launcher does; it ends itself when the sweep that started it is gone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     torch.set_num_threads(machine.threads)
+    if machine.objectives is not None:
+        add_folder(machine.objectives)
     with watching(parent):
         for run_id in run_ids:
             execute(run_id, machine.place, machine.scale)
 
 
-def _close(job: Job, started: "submitit.Job[None]", runs: Path) -> None:
-    """Make sure that a process which ended left its records; without them the rest of the sweep would wait for ever."""
+def _close(job: Job, started: "submitit.Job[None]", machine: Machine) -> None:
+    """Write the records that a process which was killed could not; the rest of the sweep waits for them."""
     for run_id in job.run_ids:
-        if not (runs / run_id / RECORD_FILE).exists():
-            raise RuntimeError(
-                f"{run_id} ended without a record; its log is {started.paths.stderr}. Run the same command to try again"
-            )
+        if not (machine.place.runs / run_id / RECORD_FILE).exists():
+            reason = f"its process ended without a record; the log is {started.paths.stderr}"
+            give_up(run_id, machine.place, machine.scale, reason)
 
 
 def _unfinished(jobs: Sequence[Job], runs: Path) -> int:

@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.corpora import open_corpus
+from data.corpora import detect, open_corpus
 from data.document import Bad
+from data.errors import CorpusError
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments.config import DataConfig, OptimRecipe, RunConfig
-from experiments.corpora import FOLDERS
+from experiments.corpora import FOLDERS, get_corpus, get_task
 from experiments.plan import Plan
-from experiments.specs import PlannedRun, TransferSpec
+from experiments.specs import PlannedRun, PretrainSpec, TransferSpec
 from experiments.world import Place, open_split
 from results.schema import Table
 
 LOOKED_AT = 200  # documents in which a label is looked for
+KINDS = {"mmc4": "MMC4 documents", "laion": "image-text pairs in tars"}
 
 
 class NotReady(RuntimeError):
@@ -66,6 +68,8 @@ def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
     source = "mmc4_pair" if data.mmc4_pair is not None else "mmc4"
     if known.get(source, "").startswith(ToyworldSpec().folder_name):
         return True
+    if source not in known:
+        return True  # no corpus at all, which the plan says by itself
     corpus = open_corpus(Path(getattr(data, source)))
     for index in range(min(LOOKED_AT, len(corpus))):
         document = corpus[index]
@@ -74,8 +78,22 @@ def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
     return False
 
 
+def _check_kind(name: str, data: DataConfig) -> None:
+    """Raises CorpusError where documents are set in the place of pairs, or the other way round."""
+    corpus = get_corpus(name)
+    if corpus.pairs and corpus.source == "mmc4" and data.mmc4_pair is not None:
+        return  # either kind holds pairs
+    folder = getattr(data, corpus.source)
+    found = detect(folder)
+    if found != corpus.source:
+        raise CorpusError(
+            f"data.{corpus.source} is {str(folder)!r}, which holds {KINDS[found]}, not {KINDS[corpus.source]}; "
+            f"set it as data.{found}"
+        )
+
+
 def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
-    """Write the embedded corpus if it is used, open every downstream set, find Java.
+    """Write the embedded corpus if it is used, look at every corpus, open every downstream set, find Java.
 
     Raises NotReady, CorpusError, or OSError when the disk is too small.
     """
@@ -83,9 +101,10 @@ def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
     embedded = place.shared / "corpora" / spec.folder_name
     if any(getattr(place.data, name) == embedded / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)
+    trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
+    for corpus in trained:
+        _check_kind(corpus.name, place.data)
     transfers = [run.spec for run in missing if isinstance(run.spec, TransferSpec)]
-    from experiments.corpora import get_task
-
     for name, training in sorted({(get_task(s.task).train, True) for s in transfers}):
         open_split(place, name, training)
     for name in sorted({test for s in transfers for test in get_task(s.task).tests}):

@@ -163,7 +163,13 @@ def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argpar
         write_atomic(folder / "spec.json", json.dumps(to_plain(run.spec), indent=1) + "\n")
     cores = len(os.sched_getaffinity(0))
     workers = options.workers or preflight.accelerators() or max(1, cores // options.threads)
-    machine = launch.Machine(place=place, scale=plan.scale.name, workers=workers, threads=options.threads)
+    machine = launch.Machine(
+        place=place,
+        scale=plan.scale.name,
+        workers=workers,
+        threads=options.threads,
+        objectives=options.objectives.resolve() if options.objectives is not None else None,
+    )
     reused = f", {len(plan.runs) - len(missing)} reused" if len(missing) < len(plan.runs) else ""
     print(f"{len(missing)} runs{reused}; {workers} at a time, logs and records in {place.runs}", file=sys.stderr)
     launch.LAUNCHERS[options.launcher](launch.group(missing), machine)

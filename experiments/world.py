@@ -19,6 +19,7 @@ from data import downstream
 from data.batch import Split
 from data.corpora import open_corpus
 from data.document import Bad, Corpus
+from data.errors import CorpusError
 from data.images import ImageTransform
 from data.loader import Loader
 from data.mmc4 import Mmc4Corpus, Mmc4Pairs
@@ -54,7 +55,7 @@ def open_source(place: Place, field: str) -> Corpus:
 
 
 def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus, Rules]:
-    """The corpus a row reads and its sampling rules. Raises CorpusError where the folder holds another kind."""
+    """The corpus a row reads and its sampling rules."""
     corpus = get_corpus(spec.name)
     own_pairs = corpus.source == "mmc4" and corpus.pairs and place.data.mmc4_pair is not None
     opened = open_source(place, "mmc4_pair" if own_pairs else corpus.source)
@@ -151,5 +152,5 @@ def open_split(place: Place, name: str, training: bool) -> Split:
 def _only(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
-        raise FileNotFoundError(f"{folder} holds {len(found)} files {pattern}; expected one")
+        raise CorpusError(f"{folder} holds {len(found)} files {pattern}; expected one")
     return found[0]

@@ -57,7 +57,7 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.options, self.vision, self.language, self.special = config, vision, language, special
 
-    def prepare(self, images: Iterable[Float[Tensor, "m 3 s s"]]) -> None:
+    def prepare(self, images: Iterable[Float[Tensor, "_ 3 s s"]]) -> None:
         """Called once before the first step with batches of training images; fit what must be fitted to them here."""
 
     @abstractmethod

@@ -96,7 +96,8 @@ def pretraining(table: Table, publication: Publication) -> list[str]:
             lines.append([escape(row), *(f"{_mean(each):.3g}" if each else DASH for each in values)])
     about = (
         "On batches that no step trains on, mean over seeds. A collapsed encoder has a std ratio near 0, a mean "
-        "cosine near 1 and a small rank; visual use is the text loss with other or black images minus that with the true ones. "
+        "cosine near 1 and a small rank; visual use is the text loss with other or black images minus that with the "
+        "true ones. "
         "A dash: the objective has no such quantity."
     )
     header = ["method", *(DIAGNOSTICS[key] for key in keys)]
@@ -201,7 +202,7 @@ def legend(table: Table, publication: Publication, cells: Mapping[tuple[str, str
     header = ["column", "measures", "stands for in the paper", "test items", "95 % half-width"]
     about = (
         "*95 % half-width*: how far the finite test set alone may move a value of this column, at most (binomial, at "
-        "the measured value nearest 50, images as items). It is not part of the s.d. over seeds, which share the test set."
+        "the measured value nearest 50, images as items). The s.d. over seeds, which share the test set, leaves it out."
     )
     return ["## Columns", "", about, "", *markdown_table(header, lines, left=3)]
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -35,29 +36,33 @@ def ensure_toyworld(root: Path, spec: ToyworldSpec) -> Path:
     Raises OSError with the path and the space needed when the disk is too small.
     """
     folder = root / spec.folder_name
-    if (folder / "manifest.json").exists():
-        return folder
-    partial = root / f"{spec.folder_name}.partial"
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{spec.folder_name}.lock"):  # two sweeps may begin at once
+        if not (folder / "manifest.json").exists():
+            _write_whole(folder, spec)
+    return folder
+
+
+def _write_whole(folder: Path, spec: ToyworldSpec) -> None:
+    root, partial = folder.parent, folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     need = _BYTES_PER_IMAGE * int(spec.documents * 2.6 + spec.laion_pairs + 3 * spec.transfer_train + 8_000)
-    root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
     if free < need:
         raise OSError(
             errno.ENOSPC,
             f"the embedded corpus needs about {need / 1e6:.0f} MB but {free / 1e6:.0f} MB are free; "
-            "free some space or choose another place with --set paths.corpora=DIR",
+            "free some space or choose another place with --runs DIR",
             str(root),
         )
     try:
         _write(partial, spec)
         partial.rename(folder)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, "the disk filled up while the embedded corpus was written", str(root)) from None
         raise
-    return folder
 
 
 def _write(root: Path, spec: ToyworldSpec) -> None:

@@ -17,6 +17,8 @@ def test_the_gap_is_positive_exactly_if_the_order_comes_out() -> None:
     a, b = Ranked("a", (5.0, 7.0), 2.0), Ranked("b", (1.0, 1.0), 1.0)
     (verdict,) = orderings([a, b], True)
     assert (verdict.paper_gap, verdict.gap) == (1.0, 5.0) and not verdict.within_noise
+    (verdict,) = orderings([a, b], higher_is_better=False)  # the paper's winner is b, the smaller
+    assert (verdict.better, verdict.paper_gap, verdict.gap) == ("b", 1.0, 5.0)
     (verdict,) = orderings([Ranked("a", b.values, 2.0), Ranked("b", a.values, 1.0)], True)
     assert verdict.gap == -5.0
 

@@ -1,0 +1,49 @@
+"""The measured table inside README.md, copied from its page and never typed: `python -m results.readme`.
+
+tests/results/test_readme.py compares the two, so a README that shows other numbers than results/tables/ fails.
+"""
+
+import sys
+from pathlib import Path
+
+from results.publish import ROOT
+from results.record import write_atomic
+
+README = ROOT.parent / "README.md"
+PAGE = ROOT / "tables" / "table1-tiny.md"
+BEGIN, END = "<!-- table1:begin -->", "<!-- table1:end -->"
+SECTION = "## Measured here"
+
+
+def block(page: Path = PAGE) -> str:
+    """What the README shows of a table's page: its title, warning included, and the measured table with its notes.
+
+    Empty where the page does not exist. Raises ValueError where it is no page of `results.report`.
+    """
+    if not page.is_file():
+        return ""
+    text = page.read_text(encoding="utf-8")
+    title = text.partition("\n")[0]
+    _, found, below = text.partition(f"\n{SECTION}\n")
+    if not found or not title.startswith("# "):
+        raise ValueError(f"{page} has no title or no section {SECTION!r}; make it again with the sweep's --collate")
+    return f"**{title.removeprefix('# ')}**\n\n{below.partition('\n## ')[0].strip()}"
+
+
+def refreshed(readme: str, shown: str) -> str:
+    """The README with that text between its two markers. Raises ValueError unless each marker stands there once."""
+    if (readme.count(BEGIN), readme.count(END)) != (1, 1) or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"{README.name} must hold {BEGIN} and then {END}, each once")
+    above, below = readme.partition(BEGIN)[0], readme.partition(END)[2]
+    return "\n\n".join(part for part in (above + BEGIN, shown, END + below) if part)
+
+
+def main() -> int:
+    """Bring the README up to date; the exit code."""
+    write_atomic(README, refreshed(README.read_text(encoding="utf-8"), block()))
+    print(f"{README.name} shows {PAGE.relative_to(ROOT.parent)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,377 @@
+"""The command line: what it refuses and how, what one failed row does to the others, and that repeating is safe."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from data.seeds import generator
+from experiments import jobs, launch, sweep
+from experiments.sweep import main
+from results import record
+from results.schema import Status
+from sweep_helpers import ROOT, SMALL, arguments, small_suite, start
+from transfer.metrics import java
+
+
+@pytest.fixture(autouse=True)
+def suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_suite(monkeypatch)
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No run is started; the run_ids that would have been."""
+    asked: list[str] = []
+    for name in launch.LAUNCHERS:
+        monkeypatch.setitem(launch.LAUNCHERS, name, lambda jobs, machine: asked.extend(r for j in jobs for r in j.run_ids))
+    return asked
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small corpus, once for the tests that only need it to be there."""
+    from data.toyworld.write import ensure_toyworld
+
+    return ensure_toyworld(tmp_path_factory.mktemp("corpora"), SMALL)
+
+
+def with_corpus(runs: Path, corpus: Path) -> Path:
+    """A runs folder in which the small corpus is there already."""
+    (runs / "shared" / "corpora").mkdir(parents=True)
+    (runs / "shared" / "corpora" / corpus.name).symlink_to(corpus)
+    return runs
+
+
+def run_folders(runs: Path) -> list[str]:
+    return sorted(path.parent.name for path in runs.glob("*/spec.json"))
+
+
+def statuses(runs: Path) -> dict[str, Status]:
+    return {path.parent.name: record.read(path).status for path in runs.glob("*/record.json")}
+
+
+def tables(runs: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((runs / "out" / "tables").iterdir())}
+
+
+# ---- what is refused
+
+
+REFUSED = {
+    "a table": (["tabel1"], "unknown table 'tabel1'. Did you mean 'table1'?"),
+    "a scale": (["small", "--scale", "tinny"], "unknown scale 'tinny'. Did you mean 'tiny'?"),
+    "a row": (["small", "--only", "clipp"], "unknown row of small 'clipp'. Did you mean 'clip'?"),
+    "a key": (["small", "--set", "pretrain.image=3"], "unknown key 'image'. Did you mean 'image"),
+    "a group": (["small", "--set", "pretrian.images=3"], "Did you mean 'pretrain'?"),
+    "an objective": (["small", "--set", "objectives.clpi.x=3"], "no objective 'clpi'; did you mean 'clip'?"),
+    "a field of an objective": (["small", "--set", "objectives.lcl.contrast_wieght=3"], "'contrast_weight'?"),
+    "a transfer task": (["small", "--set", "transfer.clasify.epochs=3"], "'classify'"),
+    "a type": (["small", "--set", "pretrain.images=many"], "'many' is not a whole number"),
+    "a value": (["small", "--set", "pretrain.images=0"], "must be at least 1"),
+    "no assignment": (["small", "--set", "pretrain.images"], "write key=value"),
+    "seeds": (["small", "--seeds", "0"], "at least 1, got 0"),
+    "objectives": (["small", "--objectives", "nowhere"], "nowhere"),
+    "a corpus": (["small", "--set", "data.mmc4=nowhere"], "nowhere does not exist"),
+    "a set": (["small", "--set", "data.coco=nowhere"], "set it with --set data.coco=FOLDER"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_unknown_is_named_with_a_suggestion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], idle: list[str], what: str
+) -> None:
+    given, expected = REFUSED[what]
+    assert main([*given, "--runs", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
+    assert not said.out and not idle and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("wrong", [["small", "--launcher", "slurmm"], [], ["small", "--dry-run", "--collate"]])
+def test_what_argparse_refuses_ends_in_2_too(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(wrong)
+    assert caught.value.code == 2
+
+
+def test_a_dry_run_lists_and_touches_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], idle: list[str]
+) -> None:
+    assert main(arguments(tmp_path / "runs", "--dry-run", "--seeds", "2")) == 0
+    said = capsys.readouterr().out
+    assert "18 runs: 18 to run" in said and "s0 s1" in said
+    assert not (tmp_path / "runs").exists() and not idle
+
+
+def test_a_dry_run_needs_no_data_at_the_papers_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for table in ("table1", "table2", "table5", "table6a", "table6b"):
+        assert main([table, "--scale", "base16", "--dry-run", "--runs", str(tmp_path / "runs")]) == 0
+        assert "data.mmc4 is not set" in (said := capsys.readouterr().out) or table == "table2", said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_data_nothing_is_run_and_every_cell_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], idle: list[str]
+) -> None:
+    code = main(["table6a", "--scale", "base16", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert code == 3 and not idle
+    assert "data.mmc4 is not set" in (tmp_path / "out" / "tables" / "table6a-base16.md").read_text()
+    assert "runs missing" in capsys.readouterr().out
+
+
+WRONG_KIND = {
+    "mmc4": ("imagenet", "data set with splits"),
+    "laion": ("coco", "is no corpus"),
+    "coco": ("mmc4", "dataset_coco.json"),
+    "imagenet": ("laion", "train is not a folder"),
+    "nocaps": ("coco", "nocaps_val"),
+    "retrieval_train": ("imagenet", "holds no .tar files"),
+}
+
+
+@pytest.mark.parametrize("field", WRONG_KIND)
+def test_a_folder_of_the_wrong_kind_is_told_before_anything_runs(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], idle: list[str], field: str
+) -> None:
+    other, expected = WRONG_KIND[field]
+    runs = with_corpus(tmp_path / "runs", corpus)
+    assert main(arguments(runs, "--set", f"data.{field}={corpus / other}")) == 2
+    said = capsys.readouterr().err
+    assert re.search(expected, said) and said.count("\n") == 1, said
+    assert not idle and not run_folders(runs)
+
+
+def test_pairs_in_the_place_of_documents_are_told(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], idle: list[str]
+) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    assert main(arguments(runs, "--set", f"data.mmc4={corpus / 'laion'}")) == 2
+    assert "holds image-text pairs in tars, not MMC4 documents; set it as data.laion" in capsys.readouterr().err
+    assert not idle and not run_folders(runs)
+
+
+def test_a_broken_tar_is_told_and_not_trained_on(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "00000.tar").write_bytes(b"<html>404 Not Found</html>" * 40)
+    assert main(arguments(runs, "--set", f"data.mmc4_pair={broken}", "--only", "clip", "--launcher", "inline")) == 3
+    found = statuses(runs)
+    assert Status.DONE not in {status for name, status in found.items() if not name.startswith("text_lm")}
+    table = tables(runs)["small-tiny.md"].decode()
+    assert "00000.tar" in table, table
+
+
+def test_a_tar_with_a_damaged_end_is_used_up_to_there_and_counted(tmp_path: Path, corpus: Path) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    whole = (corpus / "laion" / "00000.tar").read_bytes()
+    (cut / "00000.tar").write_bytes(whole[: len(whole) * 9 // 10])
+    main(arguments(runs, "--set", f"data.mmc4_pair={cut}", "--only", "clip", "--launcher", "inline"))
+    (path,) = runs.glob("pretrain-clip-*/record.json")
+    found = record.read(path)
+    assert found.status is Status.DONE, found.reason
+    assert found.images_seen == 48
+    assert found.coverage["skipped"] == found.coverage["bad_tar"] > 0
+
+
+def test_without_java_nothing_starts(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], idle: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise java.JavaMissing("no Java runtime: install one")
+
+    monkeypatch.setattr(java, "find_java", nowhere)
+    runs = with_corpus(tmp_path / "runs", corpus)
+    assert main(arguments(runs)) == 2
+    assert capsys.readouterr().err == "error: captions cannot be scored: no Java runtime: install one\n"
+    assert not idle and not run_folders(runs)
+
+
+def test_no_room_for_the_corpus_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], idle: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * 10**6))
+    assert main(arguments(tmp_path / "runs")) == 1
+    said = capsys.readouterr().err
+    assert "but 2 MB are free" in said and str(tmp_path / "runs") in said and said.count("\n") == 1
+    assert not idle and not run_folders(tmp_path / "runs")
+    assert not [path for path in tmp_path.rglob("toyworld-*") if path.is_dir()]
+
+
+# ---- one row fails
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_recorded_leaves_the_others_alone_and_is_tried_again(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    from objectives.clip import Clip
+
+    with monkeypatch.context() as patch:
+
+        def explode(self: Clip, batch: object) -> None:
+            raise RuntimeError("the flux capacitor is empty\nand more")
+
+        patch.setattr(Clip, "forward", explode)
+        assert main(arguments(runs, "--launcher", "inline")) == 3
+    found = statuses(runs)
+    assert len(found) == 9
+    for name, status in found.items():
+        expected = Status.DONE if "clip" not in name else Status.FAILED if "pretrain" in name else Status.BLOCKED
+        assert status is expected, name
+    (path,) = runs.glob("pretrain-clip-*/record.json")
+    assert record.read(path).reason == "RuntimeError: the flux capacitor is empty"
+    (path,) = runs.glob("transfer-classify-clip-*/record.json")
+    assert "the flux capacitor is empty" in record.read(path).reason
+    table = tables(runs)["small-tiny.md"].decode()
+    assert "the flux capacitor is empty" in table and "(4 runs missing" in capsys.readouterr().out
+
+    again: list[str] = []
+    execute = launch.execute
+    monkeypatch.setattr(launch, "execute", lambda run_id, *a, **k: (again.append(run_id), execute(run_id, *a, **k)))
+    untouched = {name: (runs / name / "record.json").read_bytes() for name in found if "clip" not in name}
+    assert main(arguments(runs, "--launcher", "inline")) == 0
+    assert set(again) == {name for name in found if "clip" in name}
+    assert untouched == {name: (runs / name / "record.json").read_bytes() for name in untouched}
+    assert set(statuses(runs).values()) == {Status.DONE}
+    assert "flux" not in tables(runs)["small-tiny.md"].decode()
+
+
+@pytest.mark.slow
+def test_a_corrupt_record_is_left_out_and_its_run_done_again(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], idle: list[str]
+) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    main(arguments(runs))
+    for name, text in zip(run_folders(runs), ("", '{"run_id": ', "[]", '{"schema_version": 99}'), strict=False):
+        (runs / name / "record.json").write_text(text)
+    capsys.readouterr()
+    idle.clear()
+    assert main(arguments(runs)) == 3
+    said = capsys.readouterr().err
+    assert said.count("warning: ") >= 4 and "schema version 99" in said
+    assert len(idle) == 9
+
+
+# ---- as a user runs it
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, bytes]]]:
+    """A finished sweep by the local launcher, in a process of its own, and its tables."""
+    runs = tmp_path_factory.mktemp("reference") / "runs"
+    process = start(runs)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert "small-tiny.md" in out and "Traceback" not in err
+    yield runs, tables(runs)
+
+
+@pytest.mark.slow
+def test_every_cell_of_a_finished_sweep_is_filled(reference: tuple[Path, dict[str, bytes]]) -> None:
+    runs, found = reference
+    assert set(statuses(runs).values()) == {Status.DONE} and len(statuses(runs)) == 9
+    text = found["small-tiny.md"].decode()
+    for label in ("CLIP", "LCL"):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")][:1]
+        assert "—" not in line.split("|")[4:], line
+    assert "TINY SCALE, not comparable with the paper" in text
+    assert not list(runs.glob("*/checkpoint"))
+
+
+@pytest.mark.slow
+def test_running_again_reuses_everything(
+    reference: tuple[Path, dict[str, bytes]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, expected = reference
+    monkeypatch.setattr(sweep.launch, "LAUNCHERS", {})  # would fail
+    assert main(arguments(runs)) == 0
+    assert tables(runs) == expected
+    capsys.readouterr()
+    assert main(arguments(runs, "--dry-run")) == 0
+    assert "9 runs: 9 done and reused" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_launchers_agree(
+    tmp_path: Path, corpus: Path, reference: tuple[Path, dict[str, bytes]]
+) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    assert main(arguments(runs, "--launcher", "inline")) == 0
+    assert tables(runs) == reference[1]
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_the_table_is_the_same(
+    tmp_path: Path, corpus: Path, reference: tuple[Path, dict[str, bytes]]
+) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    for moment in generator("kill", "sweep").uniform(0.0, 6.0, 2):
+        process = start(runs)
+        _wait_for(lambda: any(runs.glob("*/progress.json")) or process.poll() is not None)
+        time.sleep(moment)
+        process.kill()
+        process.communicate(timeout=60)
+    process = start(runs)
+    _, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert tables(runs) == reference[1]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_is_a_failed_run_and_not_the_end_of_the_sweep(tmp_path: Path, corpus: Path) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    process = start(runs)
+    (path,) = _wait_for(lambda: list(runs.glob("pretrain-*/progress.json")))
+    os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=400)
+    assert process.returncode == 3 and "Traceback" not in err, err
+    found = statuses(runs)
+    assert len(found) == 9
+    assert found[path.parent.name] is Status.FAILED
+    assert "without a record" in record.read(path.parent / "record.json").reason
+    assert list(found.values()).count(Status.BLOCKED) == 3
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_in_130_and_can_be_continued(tmp_path: Path, corpus: Path) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    process = start(runs, "--launcher", "inline")
+    _wait_for(lambda: list(runs.glob("*/progress.json")))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "run the same command again to continue" in err and "Traceback" not in err
+
+
+def _wait_for(condition: object, seconds: float = 240.0) -> object:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := condition():  # type: ignore[operator]
+            return found
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def test_help_says_how_to_begin() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.sweep", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "python -m experiments.sweep table1" in done.stdout and "Exit codes" in done.stdout

@@ -1,0 +1,58 @@
+"""The README shows the committed table, and every committed table is what its committed records render to."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.tables import get_table
+from results import publish, readme
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "report" / "table1-tiny.md"
+
+
+def test_the_readme_shows_the_committed_table() -> None:
+    text = readme.README.read_text(encoding="utf-8")
+    assert text == readme.refreshed(text, readme.block()), "run python -m results.readme"
+
+
+def test_every_committed_table_is_made_of_its_committed_records(tmp_path: Path) -> None:
+    records = sorted((publish.ROOT / "records").glob("*.jsonl"))
+    made = set()
+    for path in records:
+        publication = publish.load(path)
+        made |= {again.name for again in publish.collate(get_table(publication.table), publication, tmp_path)}
+    committed = {path.name for path in (publish.ROOT / "tables").glob("*") if path.suffix in (".md", ".csv")}
+    assert committed == made
+    for name in sorted(made):
+        assert (publish.ROOT / "tables" / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_the_block_is_the_title_with_its_warning_and_the_first_table_only() -> None:
+    shown = readme.block(GOLDEN)
+    assert shown.startswith("**Table 1: TINY SCALE, not comparable with the paper**\n\nMean ± standard deviation")
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert len(rows) == 13 and "LCL (ours)" in shown and "*chance*" in rows[-1]
+    assert "(a) not run yet" in shown and "The paper's numbers" not in shown and "paper:" not in shown
+
+
+def test_refreshing_twice_changes_nothing_and_keeps_what_stands_around() -> None:
+    page = f"above\n\n{readme.BEGIN}\n\nold\n\n{readme.END}\n\nbelow\n"
+    once = readme.refreshed(page, "| new |")
+    assert once == f"above\n\n{readme.BEGIN}\n\n| new |\n\n{readme.END}\n\nbelow\n"
+    assert readme.refreshed(once, "| new |") == once
+    assert readme.refreshed(once, "") == f"above\n\n{readme.BEGIN}\n\n{readme.END}\n\nbelow\n"
+
+
+@pytest.mark.parametrize(
+    "page", ["none", readme.BEGIN, f"{readme.END} {readme.BEGIN}", f"{readme.BEGIN} {readme.BEGIN} {readme.END}"]
+)
+def test_a_readme_without_its_two_markers_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="each once"):
+        readme.refreshed(page, "")
+
+
+def test_a_page_that_is_none_is_refused_and_a_missing_one_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# A title\n\nand no table\n")
+    with pytest.raises(ValueError, match="no section '## Measured here'"):
+        readme.block(tmp_path / "page.md")
+    assert readme.block(tmp_path / "missing.md") == ""

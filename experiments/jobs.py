@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
@@ -239,7 +239,7 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
     config = from_plain(cls.Config, spec.recipe, f"transfer {spec.task}")
     text = _text_model(spec, place, json.loads((parent / "spec.json").read_text()))
     task = cls(config, text)
-    precision = best_precision()
+    precision = resolved(spec.precision)
     cache = place.shared / "features"
 
     progress.write(note="features")
@@ -251,7 +251,7 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
     ]
     stream = FeatureStream(train, config, spec.seed, text)
     optimisation = Optimisation(
-        warmup_steps=config.warmup_steps(len(train)), betas=config.betas, eps=1e-8, clip_norm=config.grad_clip,
+        warmup_steps=config.warmup_steps(len(train)), betas=config.betas, eps=1e-8, clip_norm=config.grad_clip, precision=precision,
     )  # fmt: skip
     fit(head, stream, groups, optimisation, folder=folder, seed=spec.seed, progress=progress)
 
@@ -308,13 +308,18 @@ def best_precision() -> Precision:
     return "bf16" if fast else "fp32"
 
 
+def resolved(precision: Literal["auto", "bf16", "fp32"]) -> Precision:
+    """A sweep decides "auto" before it plans; a spec made elsewhere may still hold it."""
+    return best_precision() if precision == "auto" else precision
+
+
 def _optimisation(optim: OptimConfig) -> Optimisation:
     return Optimisation(
         warmup_steps=optim.warmup_steps,
         betas=optim.betas,
         eps=optim.eps,
         clip_norm=optim.clip_norm,
-        precision=best_precision() if optim.precision == "auto" else optim.precision,
+        precision=resolved(optim.precision),
     )
 
 

@@ -219,6 +219,7 @@ class Resolver:
             task=task,
             mode=row.mode,
             recipe=plain(recipe),
+            precision=config.pretrain.optim.precision,
             language=language,
             seed=seed,
             inputs=inputs | self._inputs(wanted, config.data),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from experiments.config import OptimConfig
+from experiments.config import OptimConfig, Precision
 from experiments.typed import from_plain
 from results.canonical import plain, run_id
 from results.schema import Kind
@@ -93,6 +93,7 @@ class TransferSpec:
     task: str
     mode: str
     recipe: Mapping[str, Any]  # the task's Config
+    precision: Precision  # of the encoder and of the head's training
     language: str | None  # "scratch", "text_lm" or a name; None: the task reads no text
     seed: int
     inputs: Mapping[str, str]  # encoder, text_lm, train and each test set

@@ -1,4 +1,4 @@
-"""The committed form of a table: results/records/<table>-<scale>.jsonl, from which results/tables/ can be made again.
+"""The committed form of a table: results/records/<table>.jsonl, from which results/tables/ can be made again.
 
 The first line is the publication without its records (which run fills which slot, the paper's recipe beside it); every
 further line is one run record, by run_id. Wall-clock fields stay as recorded but never reach a printed table.
@@ -16,17 +16,12 @@ from results.schema import Publication, Slot, Table
 ROOT = Path(__file__).parent
 
 
-def name(publication: Publication) -> str:
-    """File name of a publication without suffix: "table1-tiny"."""
-    return f"{publication.table}-{publication.scale}"
-
-
 def export(publication: Publication, folder: Path = ROOT / "records") -> Path:
     """Write a publication with the records its slots name, and no others; the path of the file."""
     wanted = {slot.run_id for slot in publication.slots} & publication.records.keys()
     header = plain(replace(publication, records={}))
     lines = [header, *(plain(publication.records[run_id]) for run_id in sorted(wanted))]
-    path = folder / f"{name(publication)}.jsonl"
+    path = folder / f"{publication.name}.jsonl"
     write_atomic(path, "".join(f"{canonical_json(line)}\n" for line in lines))
     return path
 
@@ -57,7 +52,7 @@ def collate(table: Table, publication: Publication, folder: Path = ROOT / "table
         raise ValueError(
             f"publication of {publication.table!r} given for {table.name!r}; collate it with its own table"
         )
-    paths = (folder / f"{name(publication)}.md", folder / f"{name(publication)}.csv")
+    paths = (folder / f"{publication.name}.md", folder / f"{publication.name}.csv")
     write_atomic(paths[0], render(table, publication))
     write_atomic(paths[1], render_csv(table, publication))
     return paths

@@ -10,7 +10,7 @@ from results.publish import ROOT
 from results.record import write_atomic
 
 README = ROOT.parent / "README.md"
-PAGE = ROOT / "tables" / "table1-tiny.md"
+PAGE = ROOT / "tables" / "table1.md"
 BEGIN, END = "<!-- table1:begin -->", "<!-- table1:end -->"
 SECTION = "## Measured here"
 
@@ -27,7 +27,8 @@ def block(page: Path = PAGE) -> str:
     _, found, below = text.partition(f"\n{SECTION}\n")
     if not found or not title.startswith("# "):
         raise ValueError(f"{page} has no title or no section {SECTION!r}; make it again with the sweep's --collate")
-    return f"**{title.removeprefix('# ')}**\n\n{below.partition('\n## ')[0].strip()}"
+    measured = below.partition("\n## ")[0].strip()
+    return f"**{title.removeprefix('# ')}**\n\n{measured}"
 
 
 def refreshed(readme: str, shown: str) -> str:

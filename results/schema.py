@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 SCHEMA_VERSION = 1
+EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no suffix
 
 # Keys of RunRecord.coverage that are not causes: what was used, and how many documents could not be.
 COVERAGE_COUNTS = ("documents", "images", "skipped")
@@ -167,6 +168,11 @@ class Publication:
     data_prefix: str = ""  # printed before the names of corpora that only stand in for the paper's: "toy "
     references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def name(self) -> str:
+        """File name without suffix: "table1" at the embedded scale, "table1-base16" at another."""
+        return self.table if self.scale == EMBEDDED else f"{self.table}-{self.scale}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,7 +242,7 @@ def provenance(publication: Publication) -> list[str]:
         lines[key] = sorted({r.env[key] for r in records if key in r.env})
     expected = {slot.run_id for slot in publication.slots}
     count = f"{len(records)} finished runs of {len(expected)}; each run is a line of "
-    count += f"`results/records/{publication.table}-{publication.scale}.jsonl`."
+    count += f"`results/records/{publication.name}.jsonl`."
     about = ["## Provenance", "", count, ""]
     return [*about, *(f"- {escape(key)}: {', '.join(map(escape, values))}" for key, values in lines.items() if values)]
 

@@ -31,7 +31,8 @@ DISTRACTORS = (
     "the weather was fine .", "please read the notes first .", "we came back late .", "this took a long day .",
     "there is more to say .", "write to us if you like .", "it was made by hand .", "thanks for your time .",
     "the page is still short .", "we will add more soon .", "you can print it .", "it is free to use .",
-    "nothing else was left .", "the rest is below .", "many people asked for it .", "we like it very much .",
+    "a picture is below .", "there was one in front of the house .", "it stood on the ground over there .",
+    "we came with one and left .",
 )  # fmt: skip
 CAPTIONS = (
     "a {colour} {name} on {back}",
@@ -73,8 +74,7 @@ def describe(rng: np.random.Generator, scene: Scene, rules: DocumentRules) -> tu
     """The sentence beside a picture, and whether it names what the picture shows."""
     if rng.random() >= rules.redundancy:
         return _pick(rng, EMPTY_LEADS), False
-    colour = f"{COLOUR_NAMES[scene.foreground]} " if rng.random() < rules.colour_named else ""
-    return f"{_pick(rng, LEADS)} a {colour}{NAMES[scene.glyph]} .", True
+    return f"{_pick(rng, LEADS)} a {COLOUR_NAMES[scene.foreground]} {NAMES[scene.glyph]} .", True
 
 
 def sample_page(rng: np.random.Generator, rules: DocumentRules) -> Page:

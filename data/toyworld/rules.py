@@ -8,7 +8,6 @@ class DocumentRules:
     """What a document is like; `redundancy` is the declared degree to which text names what its pictures show."""
 
     redundancy: float = 0.9
-    colour_named: float = 0.5  # of the sentences that name the subject, the share that names its colour too
     image_counts: tuple[float, ...] = (0.25, 0.30, 0.25, 0.20)  # probability of 1, 2, 3, 4 pictures
     distractor: float = 0.4
     repeat: float = 0.3

@@ -12,11 +12,11 @@ FOLDER = Path(__file__).parent / "report"
 
 @pytest.mark.parametrize("suffix", ["md", "csv"])
 def test_the_committed_records_render_to_the_committed_table(tmp_path: Path, suffix: str) -> None:
-    collate(TABLE1, load(FOLDER / "table1-tiny.jsonl"), tmp_path)
-    name = f"table1-tiny.{suffix}"
+    collate(TABLE1, load(FOLDER / "table1.jsonl"), tmp_path)
+    name = f"table1.{suffix}"
     assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
 
 
 def test_the_committed_records_survive_a_round_trip(tmp_path: Path) -> None:
-    path = export(load(FOLDER / "table1-tiny.jsonl"), tmp_path)
-    assert path.read_bytes() == (FOLDER / "table1-tiny.jsonl").read_bytes()
+    path = export(load(FOLDER / "table1.jsonl"), tmp_path)
+    assert path.read_bytes() == (FOLDER / "table1.jsonl").read_bytes()

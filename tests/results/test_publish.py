@@ -41,7 +41,7 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_collate_writes_both_forms_under_the_name_of_table_and_scale(tmp_path: Path) -> None:
     made = publication(SCORES)
     paths = publish.collate(TABLE, made, tmp_path)
-    assert [path.name for path in paths] == ["table1-tiny.md", "table1-tiny.csv"]
+    assert [path.name for path in paths] == ["table1.md", "table1.csv"]
     assert paths[0].read_text() == render(TABLE, made)
 
 

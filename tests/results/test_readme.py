@@ -7,7 +7,7 @@ import pytest
 from experiments.tables import get_table
 from results import publish, readme
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "report" / "table1-tiny.md"
+GOLDEN = Path(__file__).parents[1] / "golden" / "report" / "table1.md"
 
 
 def test_the_readme_shows_the_committed_table() -> None:

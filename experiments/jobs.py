@@ -251,8 +251,12 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
     ]
     stream = FeatureStream(train, config, spec.seed, text)
     optimisation = Optimisation(
-        warmup_steps=config.warmup_steps(len(train)), betas=config.betas, eps=1e-8, clip_norm=config.grad_clip, precision=precision,
-    )  # fmt: skip
+        warmup_steps=config.warmup_steps(len(train)),
+        betas=config.betas,
+        eps=1e-8,
+        clip_norm=config.grad_clip,
+        precision=precision,
+    )
     fit(head, stream, groups, optimisation, folder=folder, seed=spec.seed, progress=progress)
 
     outcome = Outcome(parent=spec.inputs["encoder"], data_digest=train.split.digest[:16])

@@ -10,7 +10,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 import objectives
 from data import convert
+from data.batch import Batch, Rows
 from experiments import sweep, tables
 from experiments.catalogue import Suite
 from experiments.plan import build_plan
@@ -115,6 +116,14 @@ def test_every_line_of_the_paper_map_has_a_function_and_a_test() -> None:
         _, function, test = line.strip("| ").split(" | ")
         assert NAME.search(function), line
         assert TEST.search(test) and not NAME.search(test), line
+
+
+def test_the_fields_of_a_batch_are_described() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for kind in (Batch, Rows):
+        described = text.partition(f"| field of `{kind.__name__}` |")[2].partition("\n\n")[0]
+        named = [name for line in described.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+        assert named == [field.name for field in fields(kind)]
 
 
 @every(PAGES)

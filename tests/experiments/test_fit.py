@@ -103,7 +103,9 @@ class Small(nn.Module):
 
     def forward(self, batch: Points) -> Losses:
         error = self.scale * self.out(self.drop(self.vision(batch.x).tanh()))[:, 0] - batch.y
-        return Losses({"error": Term(error.square().sum(), torch.tensor(4.0))}, {"error": 1.0}, {"worst": error.detach().max()})
+        return Losses(
+            {"error": Term(error.square().sum(), torch.tensor(4.0))}, {"error": 1.0}, {"worst": error.detach().max()}
+        )
 
     def after_step(self) -> None:
         self.steps_done += 1
@@ -200,9 +202,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, uninterru
     assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted[1]
 
 
-def test_without_a_checkpoint_a_killed_run_starts_again(
-    tmp_path: Path, uninterrupted: tuple[nn.Module, bytes]
-) -> None:
+def test_without_a_checkpoint_a_killed_run_starts_again(tmp_path: Path, uninterrupted: tuple[nn.Module, bytes]) -> None:
     with pytest.raises(Killed):
         train(tmp_path, Numbered(killed_at(4)), cadence=Cadence(log_every=1))
     assert same(train(tmp_path), uninterrupted[0])
@@ -317,7 +317,9 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
         patch.setattr(checkpoint, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             train(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["step-000000005"]  # and no part that fills it
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == [
+        "step-000000005"
+    ]  # and no part that fills it
     assert same(train(tmp_path), uninterrupted[0])
 
 

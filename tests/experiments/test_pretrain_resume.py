@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from sweep_helpers import BUDGET, small_place
+from sweep_helpers import plan_pretraining as plan
 
 from data.batch import Batch
 from data.loader import Loader
@@ -18,8 +20,6 @@ from experiments.world import ENCODER_FILE, Place
 from objectives.registry import available, get
 from results import record
 from results.schema import Row, Status
-from sweep_helpers import BUDGET, small_place
-from sweep_helpers import plan_pretraining as plan
 
 SIX_STEPS = tuple(change for change in BUDGET if not change.startswith("pretrain.images")) + (
     "pretrain.images=90",  # the last step is shorter

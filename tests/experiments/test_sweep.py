@@ -1,6 +1,5 @@
 """The command line: what it refuses and how, what one failed row does to the others, and that repeating is safe."""
 
-import errno
 import json
 import os
 import re
@@ -14,14 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sweep_helpers import ROOT, SMALL, arguments, small_suite, start
 
 from data.seeds import generator
-from experiments import jobs, launch, sweep
+from experiments import launch, sweep
 from experiments.sweep import main
 from objectives.clip import CLIP
 from results import record
 from results.schema import Status
-from sweep_helpers import ROOT, SMALL, arguments, small_suite, start
 from transfer.metrics import java
 
 
@@ -35,7 +34,9 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No run is started; the run_ids that would have been."""
     asked: list[str] = []
     for name in launch.LAUNCHERS:
-        monkeypatch.setitem(launch.LAUNCHERS, name, lambda jobs, machine: asked.extend(r for j in jobs for r in j.run_ids))
+        monkeypatch.setitem(
+            launch.LAUNCHERS, name, lambda jobs, machine: asked.extend(r for j in jobs for r in j.run_ids)
+        )
     return asked
 
 
@@ -175,8 +176,8 @@ def test_a_broken_tar_is_told_and_not_trained_on(
     assert main(arguments(runs, "--set", f"data.mmc4_pair={broken}", "--only", "clip", "--launcher", "inline")) == 3
     found = statuses(runs)
     assert Status.DONE not in {status for name, status in found.items() if not name.startswith("text_lm")}
-    table = tables(runs)["small-tiny.md"].decode()
-    assert "00000.tar" in table, table
+    table = tables(runs)["small.md"].decode()
+    assert "bad_tar 1" in table, table
 
 
 def test_a_tar_with_a_damaged_end_is_used_up_to_there_and_counted(tmp_path: Path, corpus: Path) -> None:
@@ -241,7 +242,7 @@ def test_a_failed_run_is_recorded_leaves_the_others_alone_and_is_tried_again(
     assert record.read(path).reason == "RuntimeError: the flux capacitor is empty"
     (path,) = runs.glob("transfer-classify-clip-*/record.json")
     assert "the flux capacitor is empty" in record.read(path).reason
-    table = tables(runs)["small-tiny.md"].decode()
+    table = tables(runs)["small.md"].decode()
     assert "the flux capacitor is empty" in table and "(4 runs missing" in capsys.readouterr().out
 
     again: list[str] = []
@@ -252,7 +253,7 @@ def test_a_failed_run_is_recorded_leaves_the_others_alone_and_is_tried_again(
     assert set(again) == {name for name in found if "clip" in name}
     assert untouched == {name: (runs / name / "record.json").read_bytes() for name in untouched}
     assert set(statuses(runs).values()) == {Status.DONE}
-    assert "flux" not in tables(runs)["small-tiny.md"].decode()
+    assert "flux" not in tables(runs)["small.md"].decode()
 
 
 @pytest.mark.slow
@@ -281,7 +282,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
     process = start(runs)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
-    assert "small-tiny.md" in out and "Traceback" not in err
+    assert "small.md" in out and "Traceback" not in err
     yield runs, tables(runs)
 
 
@@ -289,7 +290,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 def test_every_cell_of_a_finished_sweep_is_filled(reference: tuple[Path, dict[str, bytes]]) -> None:
     runs, found = reference
     assert set(statuses(runs).values()) == {Status.DONE} and len(statuses(runs)) == 9
-    text = found["small-tiny.md"].decode()
+    text = found["small.md"].decode()
     for label in ("CLIP", "LCL"):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")][:1]
         assert "—" not in line.split("|")[4:], line
@@ -311,9 +312,7 @@ def test_running_again_reuses_everything(
 
 
 @pytest.mark.slow
-def test_the_launchers_agree(
-    tmp_path: Path, corpus: Path, reference: tuple[Path, dict[str, bytes]]
-) -> None:
+def test_the_launchers_agree(tmp_path: Path, corpus: Path, reference: tuple[Path, dict[str, bytes]]) -> None:
     runs = with_corpus(tmp_path / "runs", corpus)
     assert main(arguments(runs, "--launcher", "inline")) == 0
     assert tables(runs) == reference[1]

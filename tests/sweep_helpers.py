@@ -1,7 +1,7 @@
 """A very small embedded corpus, and sweeps over it that take seconds: for tests that train.
 
-`small_suite` changes the suite inside this process. Run as a program, this file does the same and then sweeps, so that
-launcher, jobs and exit code are those a user gets: `python tests/sweep_helpers.py small --runs DIR`.
+`small_suite` changes the suite inside this process. `start` does the same in a process of its own and sweeps there, so
+that launcher, jobs and exit code are those a user gets.
 """
 
 import json
@@ -12,10 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import pytest
 
@@ -32,6 +28,7 @@ from experiments.world import Place
 from results.record import write_atomic
 from results.schema import Row, Table
 
+ROOT = Path(__file__).parents[1]
 SIZES = dict(
     documents=60,
     documents_per_shard=40,
@@ -83,9 +80,9 @@ def arguments(runs: Path, *more: str, table: str = TABLE.name) -> list[str]:
 def start(runs: Path, *more: str) -> "subprocess.Popen[str]":
     """A small sweep in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, __file__, *arguments(runs, *more)],
+        [sys.executable, "-c", "import sweep_helpers; sweep_helpers.main()", *arguments(runs, *more)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,6 +107,7 @@ def plan_pretraining(place: Place, row: Row, changes: Sequence[str] = BUDGET, se
     return run.run_id
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """What `start` runs."""
     small_suite(pytest.MonkeyPatch())
-    sys.exit(sweep.main(sys.argv[1:]))
+    sys.exit(sweep.main())

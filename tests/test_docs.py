@@ -207,6 +207,10 @@ def run(words: Sequence[str]) -> str:
             return f"no {', '.join(lost)}." if lost else ""
         case ["python", "-m", module, *_]:
             return "" if (ROOT / (module.replace(".", "/") + ".py")).is_file() else f"no module {module}."
+        case ["python", path, *rest]:
+            code_of = (ROOT / path).read_text() if (ROOT / path).is_file() else ""
+            lost = [word for word in rest if word.startswith("--") and f'"{word}"' not in code_of]
+            return "" if code_of and not lost else f"no file {path} that knows {', '.join(lost)}."
         case [first, *_] if first in NOT_OURS:
             return ""
         case _:
@@ -217,7 +221,9 @@ def run(words: Sequence[str]) -> str:
 def test_a_command_that_does_not_run_would_be_noticed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "exit code 2" in run(["python", "-m", "experiments.sweep", "table1", "--set", "pretrain.image=3"])
     assert "exit code 2" in run(["python", "-m", "data.convert", "html", "nowhere", "out"])
-    assert run(["make", "table9"]) and run(["python", "-m", "results.nothing"]) and run(["curl", "x"])
+    assert run(["make", "table9"]) and run(["python", "-m", "results.nothing"]) and run(["python", "nothing.py"])
+    assert run(["python", "tests/golden/update.py", "--nothing"])
+    assert run(["curl", "x"])
     assert run(["python", "-m", "pytest", "tests/nothing.py"])
 
 

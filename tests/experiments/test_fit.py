@@ -226,7 +226,7 @@ def test_handlers_are_given_back(tmp_path: Path) -> None:
 
 
 def two_checkpoints(folder: Path) -> Path:
-    """Folder that holds the checkpoints of steps 5 and 9, as after a kill between writing one and dropping the other."""
+    """Checkpoints of steps 5 and 9, as after a kill between writing one and dropping the other; their folder."""
     with pytest.raises(Stopped):
         train(folder, Numbered(stopped_at(4)))
     kept = folder / "kept"

@@ -4,7 +4,7 @@
 
 SITE is any folder with .html files and the pictures they show, for instance the documentation of a program; OUT gets
 docs_shard_<k>_v2.jsonl.zip, images/<k>/<name> and manifest.json. Without similarity scores an image is matched with the
-sentence nearest to it on the page, so read the result with sim_threshold null.
+sentence nearest to it on the page, so read the result with `--set data.sim_threshold=none`.
 """
 
 import argparse
@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     print(summary(tally))
-    print(f"written to {args.out}; it has no similarity scores, so read it with sim_threshold null")
+    print(f"written to {args.out}; it has no similarity scores, so read it with --set data.sim_threshold=none")
     return 0
 
 

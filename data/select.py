@@ -84,7 +84,7 @@ def choose_images(raw: RawDocument, rules: Rules, seed: int) -> tuple[int, ...]:
         corpus = raw.doc_id.partition("/")[0]
         raise CorpusError(
             f"corpus {corpus!r}: document {raw.doc_id!r} has images without a similarity score, but sim_threshold is "
-            f"{rules.sim_threshold}. Score the corpus, or read it with Rules(sim_threshold=None)."
+            f"{rules.sim_threshold}. Score the corpus, or read it with --set data.sim_threshold=none."
         )
     if raw.order is not None:
         place = {-1 - code: position for position, code in enumerate(raw.order) if code < 0}

@@ -8,7 +8,7 @@ failed row never holds up the others. A SLURM launcher is one more function of t
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +87,10 @@ def local(jobs: Sequence[Job], machine: Machine) -> None:
     """Jobs as processes of this machine, as many at a time as it has room for, with a live table of what they do."""
     folder = machine.place.shared / "submitit"
     executor = submitit.LocalExecutor(folder=folder)
-    gpus = torch.cuda.device_count()
-    executor.update_parameters(timeout_min=TIMEOUT_MINUTES, gpus_per_node=gpus, tasks_per_node=1)
+    executor.update_parameters(timeout_min=TIMEOUT_MINUTES, tasks_per_node=1)
     waiting = list(jobs)
     running: dict[Job, submitit.Job[None]] = {}
+    gpus: dict[Job, int] = {}  # each process sees one GPU, or none where there is none
     total = sum(len(job.run_ids) for job in jobs)
     with Board(total) as board, _environment(machine.threads):
         try:
@@ -98,10 +98,15 @@ def local(jobs: Sequence[Job], machine: Machine) -> None:
                 for job in list(running):
                     if running[job].done():
                         _close(job, running.pop(job), machine)
+                        gpus.pop(job, None)
                 pending = {run for job in (*waiting, *running) for run in job.run_ids}
                 for job in [job for job in waiting if not job.needs & pending]:
                     if len(running) < machine.workers:
                         waiting.remove(job)
+                        visible = _least_used(torch.cuda.device_count(), gpus)
+                        if visible is not None:
+                            gpus[job] = visible
+                            executor.update_parameters(gpus_per_node=1, visible_gpus=(visible,))
                         running[job] = executor.submit(run_job, job.run_ids, machine, os.getpid())
                 board.show(
                     _lines(running, machine.place.runs), total - _unfinished((*waiting, *running), machine.place.runs)
@@ -111,6 +116,12 @@ def local(jobs: Sequence[Job], machine: Machine) -> None:
             for started in running.values():
                 started.cancel()
             raise
+
+
+def _least_used(count: int, used: Mapping[Job, int]) -> int | None:
+    """The GPU that the fewest running jobs see; None without GPUs."""
+    busy = list(used.values())
+    return min(range(count), key=busy.count) if count else None
 
 
 LAUNCHERS: dict[str, Launcher] = {"inline": inline, "local": local}

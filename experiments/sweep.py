@@ -67,7 +67,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a process (default: %(default)s)")
     made.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
     made.add_argument(
-        "--out", type=Path, default=publish.ROOT, metavar="DIR", help="tables/ and records/ are written here"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="tables/ and records/ are written here (default: results/; with --only, --set or --objectives --runs)",
     )
     made.add_argument("--objectives", type=Path, metavar="DIR", help="a folder of further objectives, one file each")
     mode = made.add_mutually_exclusive_group()
@@ -119,7 +122,14 @@ def sweep(options: argparse.Namespace) -> int:
     if not options.collate:
         _run(plan, records, place, options)
         records, _ = load_all(runs)
-    return _collate(plan, tables, records, options.out, time.monotonic() - began)
+    return _collate(plan, tables, records, _out(options), time.monotonic() - began)
+
+
+def _out(options: argparse.Namespace) -> Path:
+    """Where tables go. What is committed in results/ is replaced by the same table only, never by a changed one."""
+    changed = options.only or options.set or options.objectives
+    out: Path = options.out or (options.runs if changed else publish.ROOT)
+    return out
 
 
 def _only(table: Table, wanted: Sequence[str]) -> Table:

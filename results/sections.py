@@ -81,7 +81,7 @@ def cost(table: Table, publication: Publication) -> list[str]:
         )
     header = ["method", "images seen", "LM passes", "training FLOPs", f"× {escape(table.cost_reference)}"]
     header += ["documents read", "images read", "documents skipped", "causes met"]
-    about = "Pre-training of one seed; FLOPs are counted (multiply-add 2, backward 2 × forward), never timed."
+    about = "Pre-training of one seed; FLOPs are counted over forward and backward (multiply-add 2), never timed."
     return ["## Cost and data coverage", "", about, "", *markdown_table(header, lines)]
 
 

@@ -1,4 +1,4 @@
-"""Small encoders, language models, tokenizers and splits for the tests of transfer: no corpus, milliseconds to build."""
+"""Small encoders, language models, tokenizers and splits for tests of transfer: no corpus, milliseconds to build."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers import SPECIAL
 from PIL import Image
 from torch import Tensor, nn
 
@@ -16,7 +17,6 @@ from backbones.sizes import LanguageSize, VisionSize
 from backbones.vit import Edit, VisionEncoder
 from data.batch import Split
 from data.images import ImageTransform
-from helpers import SPECIAL
 from objectives.functional import total
 from transfer.base import TextModel, TransferConfig, TransferHead, TransferTask
 from transfer.encoder import Encoder

@@ -1,9 +1,9 @@
 """Texts of the embedded corpus: documents about one subject, whose words are redundant to a declared degree.
 
-A document has a subject (a glyph). Its title and the sentences beside its pictures name the subject and each picture's
-foreground colour with probability `redundancy`; the background is never named, so it stays a nuisance in pre-training.
-A reader who has the title knows the subject without looking: that is the redundancy of text the paper's section 1 holds
-responsible for the collapse of generation-only training, here as a number.
+A document has a subject (a glyph). Its title names it, and the sentence beside each picture names it and the picture's
+foreground colour, each with probability `redundancy`; the background is never named, so it stays a nuisance. A reader
+who has the title knows the subject without looking: that is the redundancy of text the paper's 3.2 holds responsible
+for the collapse of generation-only training, here as a number.
 """
 
 from dataclasses import dataclass

@@ -480,7 +480,7 @@ def test_options_that_make_no_sense_are_refused(tmp_path, option, capsys):
 def test_summary_shows_what_was_kept_and_why_the_rest_was_not(tmp_path, capsys):
     convert(tmp_path, {"i.html": page("<img src=a.png><img src=b.png>"), "a.png": picture()})
     out = capsys.readouterr().out
-    assert "images kept" in out and "image skipped: missing" in out and "sim_threshold null" in out
+    assert "images kept" in out and "image skipped: missing" in out and "data.sim_threshold=none" in out
 
 
 def test_the_mmc4_reader_gives_back_what_was_written(tmp_path):

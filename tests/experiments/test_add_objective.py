@@ -13,6 +13,7 @@ import objectives
 from experiments import sweep
 from objectives import registry
 from results import record
+from results.markdown import DASH
 from results.schema import Row, Status
 
 # What a newcomer writes: regress the mean colour of the image from the mean patch token.
@@ -105,5 +106,5 @@ def test_one_file_and_one_row_end_in_the_table(tmp_path: Path, folder: Path, lau
     assert rows[-1]["colour"] < rows[0]["colour"]
     (table,) = (runs / "out" / "tables").glob("small*.md")
     lines = [line for line in table.read_text().splitlines() if line.startswith("| Mean colour ")]
-    assert lines and "—" not in "".join(lines[0].split("|")[5:])
+    assert lines and DASH not in "".join(lines[0].split("|")[5:])
     assert (runs / "shared" / "corpora" / SMALL.folder_name).is_dir()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from plan_helpers import DIGESTS, TINY, FakeCatalogue, Plain
+from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
 from experiments import plan as planning
@@ -20,7 +21,7 @@ from experiments.overrides import ConfigError, apply, parse
 from experiments.plan import Plan, PlannedRun, Resolver, build_plan, listing
 from experiments.recipe import get_scale
 from experiments.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
-from experiments.tables import TABLE1, TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
+from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
 from results.canonical import flatten
 from results.record import parse as parse_record
 from results.report import render

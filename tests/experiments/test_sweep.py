@@ -20,6 +20,7 @@ from experiments import launch, sweep
 from experiments.sweep import main
 from objectives.clip import CLIP
 from results import record
+from results.markdown import DASH
 from results.schema import Status
 from transfer.metrics import java
 
@@ -293,7 +294,7 @@ def test_every_cell_of_a_finished_sweep_is_filled(reference: tuple[Path, dict[st
     text = found["small.md"].decode()
     for label in ("CLIP", "LCL"):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")][:1]
-        assert "—" not in line.split("|")[4:], line
+        assert DASH not in line.split("|")[4:], line
     assert "TINY SCALE, not comparable with the paper" in text
     assert not list(runs.glob("*/checkpoint"))
 

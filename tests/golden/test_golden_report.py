@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from plan_helpers import PAPERS_TABLE1 as TABLE1
 
-from experiments.tables import TABLE1
 from results.publish import collate, export, load
 
 FOLDER = Path(__file__).parent / "report"

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record, pretrain_spec
 
-from experiments.tables import TABLE1
 from results.canonical import run_id
 from results.publish import collate, export
 from results.schema import Publication, Row, RunRecord, Slot, Status

@@ -7,13 +7,14 @@ from pathlib import Path
 from data.corpora import detect, open_corpus
 from data.document import Bad
 from data.errors import CorpusError
+from data.select import Rules, choose_images
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments.config import DataConfig, OptimRecipe, RunConfig
 from experiments.corpora import FOLDERS, get_corpus, get_task
 from experiments.plan import Plan
-from experiments.specs import PlannedRun, PretrainSpec, TransferSpec
-from experiments.world import Place, open_split
+from experiments.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
+from experiments.world import Place, open_source, open_split
 from results.schema import Table
 
 LOOKED_AT = 200  # documents in which a label is looked for
@@ -92,6 +93,20 @@ def _check_kind(name: str, data: DataConfig) -> None:
         )
 
 
+def _check_scores(spec: CorpusSpec, place: Place) -> None:
+    """Raises CorpusError where images are to be chosen by similarity and the first documents have no scores."""
+    field = "mmc4_pair" if spec.name == "mmc4-pair" and place.data.mmc4_pair is not None else "mmc4"
+    folder = getattr(place.data, field)
+    if spec.sim_threshold is None or detect(folder) != "mmc4":
+        return
+    corpus = open_source(place, field)
+    rules = Rules(sim_threshold=spec.sim_threshold)
+    for index in range(min(LOOKED_AT, len(corpus))):
+        document = corpus[index]
+        if not isinstance(document, Bad):
+            choose_images(document, rules, seed=0)
+
+
 def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
     """Write the embedded corpus if it is used, look at every corpus, open every downstream set, find Java.
 
@@ -104,6 +119,7 @@ def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
     trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
     for corpus in trained:
         _check_kind(corpus.name, place.data)
+        _check_scores(corpus, place)
     transfers = [run.spec for run in missing if isinstance(run.spec, TransferSpec)]
     for name, training in sorted({(get_task(s.task).train, True) for s in transfers}):
         open_split(place, name, training)

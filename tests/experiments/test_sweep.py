@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +165,25 @@ def test_pairs_in_the_place_of_documents_are_told(
     runs = with_corpus(tmp_path / "runs", corpus)
     assert main(arguments(runs, "--set", f"data.mmc4={corpus / 'laion'}")) == 2
     assert "holds image-text pairs in tars, not MMC4 documents; set it as data.laion" in capsys.readouterr().err
+    assert not idle and not run_folders(runs)
+
+
+def test_documents_without_scores_are_told_how_to_be_read(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], idle: list[str]
+) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    unscored = tmp_path / "unscored"
+    shutil.copytree(corpus / "mmc4", unscored)
+    for packed in unscored.glob("*.zip"):
+        with zipfile.ZipFile(packed) as archive:
+            lines = [json.loads(line) for line in archive.read(archive.namelist()[0]).splitlines()]
+        for line in lines:
+            line["similarity_matrix"] = None
+            line["image_info"] = [{**info, "matched_sim": None} for info in line["image_info"]]
+        (unscored / packed.name.removesuffix(".zip")).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        packed.unlink()
+    assert main(arguments(runs, "--set", f"data.mmc4={unscored}")) == 2
+    assert "--set data.sim_threshold=none" in capsys.readouterr().err
     assert not idle and not run_folders(runs)
 
 

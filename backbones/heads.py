@@ -41,7 +41,7 @@ class Connector(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, patches: Float[Tensor, "m p v"]) -> Visual:
-        """Tokens Z = U W_o and pooled p = concat_h(A_h U_h) W_o, with U = LN_v(H) W_v (specification 1.2)."""
+        """Tokens Z = U W_o and pooled p = concat_h(A_h U_h) W_o, with U = LN_v(H) W_v (LCL `attentive.py`)."""
         values = self.to_value(self.norm_value(patches))
         query = self._split(self.to_query(self.norm_query(self.query)))  # [h, e]
         keys = self._split(self.to_key(self.norm_key(patches)))  # [m, p, h, e]

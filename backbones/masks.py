@@ -1,7 +1,7 @@
 """Attention masks as booleans: [b, i, j] is True where position i of a row may attend position j.
 
-Source: objectives specification 1.5. Padding neither attends nor is attended. Kinds compose: BEiT-3's block mask is
-`within(bidirectional(valid), modality)`, no attention across packed documents is `within(causal(valid), doc_id)`.
+Padding neither attends nor is attended. Kinds compose: BEiT-3's block mask is `within(bidirectional(valid), modality)`,
+no attention across packed documents is `within(causal(valid), doc_id)`.
 
 Shape letters: b rows, t tokens.
 """

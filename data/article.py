@@ -1,6 +1,6 @@
 """A page as an MMC4 document: sentences, the pictures between them, and the sentence each picture belongs to.
 
-Data specification, section 11, steps 3 and 6: what a page says about a picture (alt, title) follows it as text, a
+Our choice: what a page says about a picture (alt, title) follows it as text, a
 <figcaption> follows its figure, and without similarity scores a picture is matched with the sentence nearest in reading
 order, the preceding one on ties. Text written for another picture is not a candidate.
 """

@@ -1,4 +1,4 @@
-"""Turn a folder of web pages into an MMC4 corpus this suite can train on (data specification, section 11).
+"""Turn a folder of web pages into an MMC4 corpus this suite can train on.
 
     python -m data.convert html SITE OUT
 

@@ -1,4 +1,4 @@
-"""What readers yield and what sampling makes of it (data specification, sections 1 and 10).
+"""What readers yield and what sampling makes of it.
 
 A reader gives a RawDocument (every image and sentence of a page, nothing decoded, nothing chosen) or a Bad (why there
 is none); sampling turns a RawDocument into a Document, the ordered text and image segments all objectives see.

@@ -1,4 +1,4 @@
-"""Readers of the downstream sets (data specification 3.1-3.6): folders and JSON files become a `Split`.
+"""Readers of the downstream sets (LCL paper A.2 and Table 8): folders and JSON files become a `Split`.
 
 No image is ever left out of an evaluation set (see data/splits.py). Captions are kept as written, line ends included.
 """

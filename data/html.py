@@ -1,4 +1,4 @@
-"""From the bytes of a web page to its text blocks and pictures in reading order (data specification, section 11, 1-3).
+"""From the bytes of a web page to its text blocks and pictures in reading order.
 
 Only the standard library's parser is used, and nothing a page contains makes it raise: unknown or unbalanced tags are
 read as a browser would roughly read them.

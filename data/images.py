@@ -1,4 +1,4 @@
-"""From image bytes to the batch tensor (data specification 2.1 and 4; values of open_clip, src/open_clip/transform.py).
+"""From image bytes to the batch tensor (values of mlfoundations/open_clip, src/open_clip/transform.py).
 
 Opening refuses what would hide a broken corpus (truncated files, half-grey pictures) or exhaust memory (bombs); the
 transform is OpenCLIP's: random resized crop of 0.9-1 of the area for training, shorter side plus centre crop else.

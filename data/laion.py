@@ -1,4 +1,4 @@
-"""Image-text pairs in tar shards as img2dataset and webdataset write them (data specification 2.1-2.3, 3.3).
+"""Image-text pairs in tar shards as img2dataset and webdataset write them (rom1504/img2dataset, README).
 
     root/00000.tar            000000000.jpg 000000000.txt 000000000.json, then the next key; root/<part>/*.tar works too
 

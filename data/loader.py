@@ -1,7 +1,7 @@
 """Batches of a corpus: seeded order, exact image budget, errors counted and skipped, resumable at any step.
 
-Data specification 7 (order by name), 9 (resuming) and 10 (error policy). The position in the corpus is all there is to
-remember: the order of an epoch is a function of (seed, epoch), and every other choice one of (seed, epoch, document).
+Our choice, so that a run continues exactly and on any number of workers: the position in the corpus is all there is to
+remember; the order of an epoch is a function of (seed, epoch), and every other choice one of (seed, epoch, document).
 A step ends with the document that brings the images of the run to its share, so objectives that read the same corpus
 see the same documents in the same steps, whatever layouts they ask for.
 """

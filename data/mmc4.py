@@ -1,4 +1,4 @@
-"""MMC4 documents: JSON lines and loose images (data specification 2.4, 2.6; fields of the mmc4 README).
+"""MMC4 documents: JSON lines and loose images (fields of the allenai/mmc4 README).
 
     root/docs_shard_12_v2.jsonl.zip  or  docs_shard_12.jsonl, docs_shard_12_v3.jsonl
     root/images/<image_name>         or  images/<k>/<image_name>, k the shard number or the shard's place in a list

@@ -1,4 +1,4 @@
-"""A rule-based sentence splitter for the converter (data specification, section 11, step 6): no model, no download.
+"""A rule-based sentence splitter for the converter: no model, no download.
 
 A sentence ends at . ! ? or an ellipsis, with any closing quotes or brackets, when white space and something that can
 open a sentence follow; known abbreviations, initials and list numbers do not end one. Full-width terminators of Chinese

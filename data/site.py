@@ -1,4 +1,4 @@
-"""The pages and pictures of a folder that holds a web site, and nothing outside that folder (data specification, 11).
+"""The pages and pictures of a folder that holds a web site, and nothing outside that folder.
 
 Addresses are joined as a browser would, with the folder as the root of the site. A file is read only when, with all
 symbolic links followed, it still lies in the folder; nothing is ever fetched.

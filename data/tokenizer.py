@@ -1,4 +1,4 @@
-"""Text to token ids, with special tokens that no text can produce (data specification section 5).
+"""Text to token ids, with special tokens that no text can produce.
 
 Two sources: the GPT-2 byte-level vocabulary of OPT (paper: OPT-125M; the three image tokens and [MASK] take the first
 free rows of its 50272-row table), and a small byte-level BPE trained on a corpus's own text for the embedded scale.

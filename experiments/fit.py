@@ -1,8 +1,8 @@
 """The one training loop: pre-training, the captioning language model and every transfer head go through `fit`.
 
-AdamW, linear warm-up, cosine to zero, no decay on vectors and scalars (LCL paper Tables 7-9; objectives specification
-1.9). A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the batches are a
-function of the step, so a run that was stopped and continued equals one that was not.
+AdamW, linear warm-up, cosine (LCL paper 4.1, Tables 7-9) to zero, no decay on vectors and scalars (both as
+mlfoundations/open_clip). A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the
+batches are a function of the step, so a run that was stopped and continued equals one that was not.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Probes of a run in training: what the language model gains from the images, on batches no step trains on.
 
-Source: objectives specification 1.12 ("visual use"). The paper reports that generation-only methods reach a text loss
-close to LCL's while their features collapse; this number shows it: text loss with the images of other documents, and
-with black images, minus the text loss with the true ones.
+The LCL paper (4.2) reports that generation-only methods reach a text loss close to LCL's while their features collapse.
+This number ("visual use", our choice) shows it: text loss with the images of other documents, and with black images,
+minus the text loss with the true ones.
 """
 
 from collections.abc import Callable, Sequence

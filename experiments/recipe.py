@@ -1,8 +1,8 @@
 """Scales: complete configurations by name. `base16` and `large14` are the paper's, `tiny` runs in minutes on a CPU.
 
-Sources: LCL paper 4.1, Tables 7 and 9; where they leave a value open or contradict themselves, objectives specification
-1.9 decides (Adam epsilon 1e-6 and no clipping as in OpenGVLab/LCL; 250k and 200k steps, because only those match the 2B
-and 13B images of the text). `tiny` was measured on two CPU cores, see docs/tiny.md.
+Sources: LCL paper 4.1, Tables 7 and 9. Our choice where they leave a value open or contradict themselves: Adam epsilon
+1e-6 and no clipping as in OpenGVLab/LCL; the 250k and 200k steps of 4.1, not the 25k and 20k of the tables, because
+only those match the 2B and 13B images of Table 10. `tiny` was measured on two CPU cores, see docs/tiny.md.
 """
 
 from dataclasses import dataclass, replace

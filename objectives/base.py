@@ -1,6 +1,7 @@
 """Objective: what a pre-training objective declares, and the few steps all of them share.
 
-Source: objectives specification 1.3 (scatter rule) and 1.7 item 5 (a rank without images).
+Source: LCL paper 3.3 (visual embeddings are inserted at their positions in the sequence). Our choice: a rank without
+images encodes a dummy one, so that every rank enters every collective.
 
 Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, s image side.
 """

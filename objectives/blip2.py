@@ -4,9 +4,9 @@
     L_itm = -1/3n sum over { (x_b, w_b): 1, (x_neg(b), w_b): 0, (x_b, w_neg(b)): 0 } of ln p(label)
     x_neg(b) ~ softmax_j s <t_b, v_j>,      w_neg(b) ~ softmax_j s <v_b, t_j>,      j not b nor a twin caption of b
 
-Shared architecture (objectives specification 4.6): CoCa and one task more. The matching pass reads IMAGE_FIRST rows
-with bidirectional attention; its logits are the mean over the image's positions. Negatives come from all ranks, and it
-is captions that travel: a rank runs the rows of its own images, so tokens Z are never gathered.
+Shared architecture (our choice: CoCa and one task more, so that the rows of a table nest). The matching pass reads
+IMAGE_FIRST rows with bidirectional attention; its logits are the mean over the image's positions. Negatives come from
+all ranks, and it is captions that travel: a rank runs the rows of its own images, so tokens Z are never gathered.
 
 Reads: pairs, TEXT_ONLY and IMAGE_FIRST.  LM passes: 3, the matching one with three rows a pair.
 

@@ -4,7 +4,7 @@
 
 v: the connector's pooled vector of the image; t: the language model's state at `<BoI>` after the caption, through a
 LayerNorm and a linear layer. The image never enters the language model, so this is LCL's contrast on text-first pairs
-and nothing else (objectives specification 2.6: the paper leaves the text tower open; in this reading CLIP, CoCa and
+and nothing else (our choice: the paper leaves the text tower open; in this reading CLIP, CoCa and
 BLIP-2 are exact nestings).
 
 Reads: pairs, TEXT_ONLY.  LM passes: 1.

@@ -2,9 +2,10 @@
 
     L = w_con L_con(v, t) + w_cap L_cap,      L_cap = -1/n_tok sum_b sum_q ln p(w_bq | w_b<q, image_b)
 
-with w_con = 1 and w_cap = 2 (CoCa's own; the LCL paper gives none). Shared architecture (objectives specification
-3.6): pass 1 reads the caption alone for t, pass 2 reads the image's tokens and then the caption; EOS is a target where
-the caption was not cut, `<BoI>` is not one. The encoder and the connector run once for both passes.
+with w_con = 1 and w_cap = 2 (CoCa's own; the LCL paper gives none). Shared architecture (our choice: one
+language model run twice, which are the passes that the caption of Table 1 counts): pass 1 reads the caption alone for
+t, pass 2 reads the image's tokens and then the caption; EOS is a target where the caption was not cut, `<BoI>` is not
+one. The encoder and the connector run once for both passes.
 
 Reads: pairs, TEXT_ONLY and IMAGE_FIRST.  LM passes: 2.
 

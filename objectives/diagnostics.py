@@ -1,6 +1,6 @@
 """Collapse diagnostics on features: one number each, for curves beside the loss.
 
-Source: objectives specification 1.12; RankMe is Garrido et al. 2023, alignment and uniformity Wang and Isola 2020.
+RankMe is Garrido et al. 2023, alignment and uniformity Wang and Isola 2020; the other numbers are our choice.
 All are computed in fp32 outside the graph and need at least two rows; `collapse` is the safe bundle for a batch.
 
 Shape letters: n images (rows), d width, m images, p patches.

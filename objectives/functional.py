@@ -1,8 +1,8 @@
 """Loss primitives shared by objectives and transfer tasks: pure functions that return sums and counts, never means.
 
-Source: LCL paper Eq. 6 (contrast, with open_clip's half sum and normalised features) and Eq. 7 (generation);
-objectives specification 1.6 and 1.7. The trainer back-propagates `total`, which divides by the count over all ranks, so
-that a rank with few images or tokens weighs no more than its share.
+Source: LCL paper Eq. 6 (contrast, with open_clip's half sum and normalised features) and Eq. 7 (generation).
+Our choice: the trainer back-propagates `total`, which divides by the count over all ranks, so that a rank with few
+images or tokens weighs no more than its share.
 
 Shape letters: n selected rows (pairs, targets), b rows of text, t tokens, d width, v vocabulary.
 """

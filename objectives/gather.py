@@ -1,7 +1,7 @@
 """Collectives over ranks that hold different numbers of rows, with the gradient of a sum over ranks.
 
-Source: objectives specification 1.7; OpenGVLab/LCL and mlfoundations/open_clip `loss.py` gather with gradient, there
-for equal or padded counts. Without a process group every function is the one-rank case of the same code.
+Source: OpenGVLab/LCL and mlfoundations/open_clip, `src/open_clip/loss.py`, gather with gradient, there for equal or
+padded counts. Without a process group every function is the one-rank case of the same code.
 
 Shape letters: r rows on this rank, n rows on all ranks, d width.
 """

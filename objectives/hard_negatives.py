@@ -1,7 +1,7 @@
 """Hard negatives: draws from a softmax over candidates that no batch order and no number of ranks can change.
 
 BLIP-2 and ALBEF draw with the process's own generator, so the draw depends on rank and on history. Here the noise of a
-pair of documents is a hash of their two seeds (objectives specification 4.5).
+pair of documents is a hash of their two seeds (our choice: equal draws on any number of ranks).
 
 Shape letters: r rows of this rank, n candidates of all ranks.
 """

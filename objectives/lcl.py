@@ -47,7 +47,7 @@ class LCL(Objective):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Objective.Config):
-        """Weights of the terms, and the readings the paper leaves open (objectives specification 8.6)."""
+        """Weights of the terms (LCL paper 4.1, Table 6), and our choice of the readings the paper leaves open."""
 
         contrast_weight: float = 0.1  # lambda; Table 6b sweeps it. Eq. 6 without the half sum is twice this
         generate_weight: float = 1.0

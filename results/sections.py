@@ -16,7 +16,7 @@ from results.schema import COVERAGE_COUNTS, Cell, Column, Publication, Row, RunR
 
 PRETRAIN = "pretrain"
 
-# Metrics of a pre-training record that are printed, with their headings (objectives specification 1.12).
+# Metrics of a pre-training record that are printed, with their headings.
 DIAGNOSTICS = {
     "probe_feature_std_ratio": "std ratio of features",
     "probe_mean_cosine": "mean cosine",

@@ -1,6 +1,6 @@
 """TransferTask: a head that learns on an encoder's features, and how its predictions are scored.
 
-Source: LCL paper 4.1 and A.2 (which parts train), Table 8 (optimisation); transfer specification sections 1 and 2.
+Source: LCL paper 4.1 and A.2 (which parts train), Table 8 (optimisation).
 The encoder runs once (transfer/features.py); heads train on the cached features, so every task here is labelled
 `frozen-cached` and its training pictures are not augmented. A task that trains the encoder as well would give the same
 three methods and read pictures instead of features: freeze.py decides what trains, nothing else depends on it.

@@ -1,8 +1,8 @@
 """Image captioning: an MLP turns frozen patch tokens into a prefix of a language model; BLEU-4 and CIDEr.
 
-Source: LCL paper 4.1, A.2 and Table 8; transfer specification section 5. Sequence: BOS, image embeddings, caption, EOS;
-loss on caption and EOS. The prompt is empty in training and test. The language model is the `TextModel`, equal for all
-rows of a table; MLP and language model both train.
+Source: LCL paper 4.1, A.2 and Table 8. Our choice where they are silent: the sequence is BOS, image embeddings,
+caption, EOS; the loss is on caption and EOS; the prompt is empty in training and test. The language model is the
+`TextModel`, equal for all rows of a table; MLP and language model both train.
 
 Shape letters: b images, p patches, v vision width, d language width, s tokens of a caption row.
 """

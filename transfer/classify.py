@@ -1,6 +1,6 @@
 """Image classification: attention probe, LayerNorm, linear layer on frozen features; accuracy@1.
 
-Source: LCL paper 4.1, A.2 and Table 8; transfer specification section 3. Loss: cross-entropy without label smoothing.
+Source: LCL paper 4.1, A.2 and Table 8. Loss: cross-entropy without label smoothing, as in CAE.
 
 A probe without normalisation cannot read near-constant features, so "at chance" may be a matter of scale: with
 `standardised`, a second probe learns beside the first on features standardised per token position and channel by the
@@ -111,7 +111,7 @@ class Classify(TransferTask):
     class Config(TransferConfig):
         """Which tokens the probe attends to, and which probes are trained."""
 
-        probe_tokens: Tokens = "all"  # specification 2.2: "patch" once beside the default
+        probe_tokens: Tokens = "all"  # as CAE (class token too); "patch" once beside the default: our choice
         probes: tuple[str, ...] = ("acc1", "acc1_standardised")
 
         def __post_init__(self) -> None:

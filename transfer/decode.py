@@ -1,7 +1,7 @@
 """Greedy and beam search for a language model that reads a prefix of embeddings and then its own tokens.
 
-Source: transfer specification section 5 (5 beams, 30 new tokens, length penalty 1.0, no minimum, no repetition penalty,
-stop at EOS). A hypothesis scores its log-probability divided by its length (EOS included) to the power of the penalty.
+Our choice, as the paper is silent: 5 beams, 30 new tokens, length penalty 1.0, no minimum, no repetition penalty, stop
+at EOS. A hypothesis scores its log-probability divided by its length (EOS included) to the power of the penalty.
 All prefixes of a call are equally long, so nothing is padded and a row's result does not depend on its neighbours.
 Every step runs the model on the whole sequence (no cache of keys and values): the models here are small, sequences
 short, and rows that have ended leave the batch.

@@ -1,6 +1,6 @@
 """Encoder: a vision encoder, the image transform that belongs to it, and the digest of its weights.
 
-Source: transfer specification 2.1 (tokens after the final norm; the pre-processing comes with the checkpoint).
+Our choice: tokens are those after the final norm, and the pre-processing comes with the checkpoint.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Features of a split under a frozen encoder: computed once, kept as one memory-mapped array [n, t, d] and a manifest.
 
-Source: transfer specification section 8. All output tokens are kept (a learned query needs them), class token first.
-The key hashes everything the numbers depend on; a folder appears under its key only when whole; features are joined to
-a split by item id, never by order; and every use recomputes 64 items and compares.
+Our choice, as the LCL paper says nothing of a cache: all output tokens are kept (a learned query needs them), class
+token first; the key hashes everything the numbers depend on; a folder appears under its key only when whole; features
+are joined to a split by item id, never by order; and every use recomputes 64 items and compares.
 
 Shape letters: n items of a split, b items of a batch, t tokens, d width.
 """
@@ -39,7 +39,7 @@ Precision = Literal["fp32", "bf16"]  # of the encoder's forward pass (autocast) 
 FORMAT = 1  # bump when equal keys would give other numbers or another layout
 BATCH = 256
 CHECKED = 64  # items recomputed at every use
-TOLERANCE = 1e-2  # of the features' standard deviation (specification section 8)
+TOLERANCE = 1e-2  # of the features' standard deviation (our choice)
 # A value may also differ by the rounding of the format it is computed in: two units in the last place.
 _ROUNDING: dict[Precision, float] = {"fp32": 2.0**-22, "bf16": 2.0**-6}
 _STORED: dict[Precision, type[np.generic]] = {"fp32": np.float32, "bf16": np.uint16}

@@ -1,7 +1,8 @@
 """The only place that decides which parameters train, and how: frozen encoder, everything outside it is trained.
 
-Source: LCL paper 4.1 and A.2; transfer specification sections 1, 2.3 (what frozen means), 2.7 (weight decay) and 4
-(learning rates of parts with and without initialisation).
+Source: LCL paper 4.1 and A.2 (which parts train; learning rates of parts with and without initialisation). Our
+choice: what frozen means beyond that (no drop-path, no dropout, weights equal before and after) and, as in LLaVA and
+facebookresearch/mae, which parameters weight decay leaves alone.
 """
 
 from collections.abc import Iterator

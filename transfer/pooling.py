@@ -1,8 +1,7 @@
 """Attention pooling of an image's tokens by one learned query, as in CAE's attentive probe.
 
-Source: LCL paper A.2 ("attention probe"); CAE `modeling_finetune.py` AttentiveBlock for the parts; transfer
-specification section 3: MHA(LN_q(q), LN_k(x), LN_v(x)), heads = d / 64, zero-initialised query, biases on query, value
-and output but not on key.
+Source: LCL paper A.2 ("attention probe"); CAE `modeling_finetune.py` AttentiveBlock for the parts: MHA(LN_q(q),
+LN_k(x), LN_v(x)), heads = d / 64, zero-initialised query, biases on query, value and output but not on key.
 
 Because the query is the same for every image and keys have no bias, scores are LN_k(x) . (W_k^T q_h), and values may be
 projected after averaging: b t d h multiplications instead of 2 b t d^2, with equal results (tests/transfer).

@@ -1,8 +1,8 @@
 """Image-text retrieval: attention pool and linear layer on frozen features, against a causal text encoder.
 
-Source: LCL paper 4.1 ("feature of the last token", "one additional linear layer"), A.2 and Table 8; transfer
-specification section 4. The pre-training text encoder is not used: which language model reads the captions is the
-`TextModel`, equal for all rows of a table. Loss: symmetric contrast over the batch (Eq. 6), learned temperature.
+Source: LCL paper 4.1, A.2 ("the feature of the final token", "an additional linear layer") and Table 8. The
+pre-training text encoder is not used (A.2): which language model reads the captions is the `TextModel`, equal for all
+rows of a table. Loss: symmetric contrast over the batch (Eq. 6), learned temperature.
 
 Shape letters: b images of the batch, t tokens, d width, s tokens of a caption, e width of the language model.
 """

@@ -1,7 +1,7 @@
 """Batches of cached features: a pure function of (seed, epoch, step), hence resumable from any step.
 
-Source: transfer specification 9.3 (one transfer seed gives every encoder the same data order) and section 5 (one
-training caption per image and epoch). An epoch is ceil(n / batch) steps; its last batch is kept.
+Our choice: one transfer seed gives every encoder the same data order, so that differences are the encoders'; one
+training caption per image and epoch. An epoch is ceil(n / batch) steps; its last batch is kept.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from data.seeds import generator
 from transfer.base import FeatureBatch, TextModel, Tokenizer, TransferConfig
 from transfer.features import FeatureSplit
 
-MAX_TEXT = 64  # tokens of a caption with BOS and EOS (specification section 4)
+MAX_TEXT = 64  # tokens of a caption with BOS and EOS (our choice: the paper gives none)
 
 
 class FeatureStream:

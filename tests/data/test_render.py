@@ -1,4 +1,4 @@
-"""Rows and batches: the worked example of the objectives specification 8.2, invariants of data specification 12."""
+"""Rows and batches: a worked example of the layouts (LCL paper 3.3, Figure 2), and what holds for every row."""
 
 import dataclasses
 import math

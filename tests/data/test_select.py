@@ -1,4 +1,4 @@
-"""Sampling rules of the data specification 2.5, 2.6 and 12: which images, where, and how much text."""
+"""Sampling rules of LCL paper 4.1 and A.1: which images, where, and how much text."""
 
 import math
 from collections import Counter
@@ -52,7 +52,7 @@ def test_threshold_is_inclusive():
 
 def test_missing_scores_name_the_corpus_and_the_fix():
     raw = page("a", [0], [None], doc_id="garden/shard/3")
-    with pytest.raises(ValueError, match=r"'garden'.*sim_threshold=None"):
+    with pytest.raises(ValueError, match=r"'garden'.*data.sim_threshold=none"):
         choose_images(raw, Rules(), 0)
     assert choose_images(raw, Rules(sim_threshold=None), 0) == (0,)
 

@@ -1,4 +1,4 @@
-"""BEiT-3: what is hidden, what each prediction may depend on, and its image targets (specification 5.7 and 5.8).
+"""BEiT-3: what is hidden, what each prediction may depend on, and its image targets.
 
 INV-B3-7 (native multiway equals the ViT) has no test: the multiway architecture is not built. INV-B3-6 (determinism of
 the targets across processes) is in tests/backbones/test_image_targets.py.

@@ -1,4 +1,4 @@
-"""BLIP-2's first stage: matching, its negatives and its nesting (objectives specification 4.8)."""
+"""BLIP-2's first stage: matching, its negatives and its nesting."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""CLIP against open_clip, closed forms, and LCL (objectives specification 2.8)."""
+"""CLIP against open_clip, closed forms, and LCL."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""CoCa against LCL, open_clip's CoCaLoss and closed forms (objectives specification 3.8)."""
+"""CoCa against LCL, open_clip's CoCaLoss and closed forms."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Emu: what is regressed from where, and which gradients flow (specification 7.7 and 7.8)."""
+"""Emu: what is regressed from where, and which gradients flow."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Flamingo: which image each token reads, and how the gates open (specification 6.7 and 6.8)."""
+"""Flamingo: which image each token reads, and how the gates open."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""LCL against CLIP, open_clip, a loop over targets and the cases of objectives specification 8.7 and 8.8."""
+"""LCL against CLIP, open_clip, a loop over targets, and in its degenerate cases."""
 
 import math
 
@@ -173,7 +173,7 @@ def test_inv_lcl_10_uniform_attention_pools_the_mean_token() -> None:
     torch.testing.assert_close(visual.pooled, visual.tokens.mean(dim=1), atol=1e-5, rtol=0)
 
 
-# The cases of section 8.7
+# Degenerate cases
 
 
 def test_leading_images_are_left_out_of_the_contrast() -> None:

@@ -1,4 +1,4 @@
-"""Whole objectives on two ragged ranks against one process (objectives specification 1.7, INV-LCL-8, INV-B2-4)."""
+"""Whole objectives on two ragged ranks against one process (INV-LCL-8, INV-B2-4)."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The attention probe of the specification, accuracy, and the standardised twin."""
+"""The attention probe (LCL paper A.2), accuracy, and the standardised twin."""
 
 from dataclasses import replace
 

@@ -113,9 +113,7 @@ def test_line_separators_inside_captions_shift_nothing(fixture):
         broken = PREDICTIONS | {"0": PREDICTIONS["0"].replace(" ", separator, 3) + separator}
         refs = REFERENCES | {"1": [text.replace(" ", separator, 1) for text in REFERENCES["1"]]}
         assert clean(broken["0"]) == PREDICTIONS["0"]
-        if (
-            separator in "\r\u2028"
-        ):  # one run of Java each: the two that shifted captions in the specification's measurement
+        if separator in "\r\u2028":  # one run of Java each: the two that were measured to shift captions
             assert score(refs, broken) == fixture
 
 

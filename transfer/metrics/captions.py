@@ -1,9 +1,9 @@
 """BLEU-4 and CIDEr(-D) of captions, as pycocoevalcap computes them on Penn Treebank tokens.
 
-Source: LCL paper 4.1 (COCO and NoCaps captioning); transfer specification section 5.1; package pycocoevalcap for the
-scorers and the tokenizer's jar. The jar is run here rather than by the package's wrapper, which writes into
-site-packages, ignores Java's exit status and, where a caption holds a line separator, moves every later caption to the
-next image: captions are cleaned first, and the number of lines that come back must be the number sent.
+Source: LCL paper 4.1 (COCO and NoCaps captioning); package pycocoevalcap for the scorers and the tokenizer's jar. The
+jar is run here rather than by the package's wrapper, which writes into site-packages, ignores Java's exit status and,
+where a caption holds a line separator, moves every later caption to the next image: captions are cleaned first, and the
+number of lines that come back must be the number sent.
 """
 
 import math

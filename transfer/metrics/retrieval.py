@@ -1,9 +1,9 @@
 """Recall at K of retrieval with a fixed gallery, as an expectation over random order among equal scores.
 
-Source: transfer specification section 4. This is the CLIP papers' hit rate: a query counts 1 if at least one of its own
-items is among the K highest-scoring of the whole gallery. With g better strangers, and t items tied with the best own
-item, p of them own, the hit has probability 1 - C(t-p, K-g) / C(t, K-g): for K = 1 it is p / t. Counting only strictly
-better items instead would give a collapsed encoder 100 %.
+This is the CLIP papers' hit rate (see LAION-AI/CLIP_benchmark, `metrics/zeroshot_retrieval.py`): a query counts 1 if at
+least one of its own items is among the K highest-scoring of the whole gallery. Ties are our choice: with g better
+strangers, and t items tied with the best own item, p of them own, the hit has probability 1 - C(t-p, K-g) / C(t, K-g):
+for K = 1 it is p / t. Counting only strictly better items instead would give a collapsed encoder 100 %.
 
 Shape letters: q queries, g gallery items, e width, k cut-offs.
 """

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def save(folder: Path, step: int, module: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def save(folder: Path, step: int, module: nn.Module, trained: Sequence[Optimizer], state: Mapping[str, Any]) -> None:
     """Write the checkpoint of that step and drop the older ones.
 
     Raises OSError where the disk refuses; the checkpoints already there stay.
@@ -45,7 +45,7 @@ def save(folder: Path, step: int, module: nn.Module, optimizer: Optimizer, state
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(module, optimizer).items()}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(module, trained).items()}
     try:
         # Cloned: safetensors refuses tensors that share memory, and the optimiser goes on changing these.
         save_file(
@@ -88,17 +88,16 @@ def restore_weights(checkpoint: Checkpoint, module: nn.Module) -> None:
     module.load_state_dict(weights)
 
 
-def restore(checkpoint: Checkpoint, module: nn.Module, optimizer: Optimizer) -> None:
+def restore(checkpoint: Checkpoint, module: nn.Module, trained: Sequence[Optimizer]) -> None:
     """Put all of a checkpoint's tensors back. Raises ValueError listing what does not fit."""
     restore_weights(checkpoint, module)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            prefix = f"optimizer.{names[id(parameter)]}."
-            moments = {k.removeprefix(prefix): t for k, t in checkpoint.tensors.items() if k.startswith(prefix)}
-            if moments:  # a parameter that never got a gradient has none
-                moved = {k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()}
-                optimizer.state[parameter] = moved
+    for optimizer, parameter in _trained(trained):
+        prefix = f"optimizer.{names[id(parameter)]}."
+        moments = {k.removeprefix(prefix): t for k, t in checkpoint.tensors.items() if k.startswith(prefix)}
+        if moments:  # a parameter that never got a gradient has none
+            moved = {k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()}
+            optimizer.state[parameter] = moved
 
 
 def clear(folder: Path) -> None:
@@ -106,13 +105,21 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(module: nn.Module, trained: Sequence[Optimizer]) -> dict[str, Tensor]:
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return {
         f"{names[id(parameter)]}.{key}": torch.as_tensor(value)
-        for parameter, moments in optimizer.state.items()
-        for key, value in moments.items()
+        for optimizer, parameter in _trained(trained)
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
+
+
+def _trained(trained: Sequence[Optimizer]) -> Iterator[tuple[Optimizer, nn.Parameter]]:
+    """Every parameter with the optimiser that moves it."""
+    for optimizer in trained:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                yield optimizer, parameter
 
 
 def _sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Precision = Literal["auto", "bf16", "fp32"]
+Algorithm = Literal["adamw", "muon"]
 SCRATCH = "scratch"
 TEXT_LM = "text_lm"
 
@@ -59,8 +60,9 @@ class PeakRates:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimRecipe:
-    """AdamW with linear warm-up and cosine to zero, as a recipe: rates by corpus, warm-up as a share of the steps."""
+    """Linear warm-up and cosine to zero, as a recipe: rates by corpus, warm-up as a share of the steps."""
 
+    matrices: Algorithm  # of the weights of linear layers; everything else trains with AdamW (experiments/optim.py)
     lr: PeakRates
     warmup_share: float
     weight_decay: float
@@ -82,6 +84,7 @@ class OptimRecipe:
 class OptimConfig:
     """The optimiser of one run: an OptimRecipe with the corpus's rate and the warm-up in steps."""
 
+    matrices: Algorithm
     lr: float
     warmup_steps: int
     weight_decay: float
@@ -94,6 +97,7 @@ class OptimConfig:
 def resolve_optim(recipe: OptimRecipe, lr: float, steps: int) -> OptimConfig:
     """The recipe for a run of that many steps at that peak rate."""
     return OptimConfig(
+        matrices=recipe.matrices,
         lr=lr,
         warmup_steps=round(recipe.warmup_share * steps),
         weight_decay=recipe.weight_decay,

@@ -1,7 +1,7 @@
 """The one training loop: pre-training, the captioning language model and every transfer head go through `fit`.
 
-AdamW, linear warm-up, cosine (LCL paper 4.1, Tables 7-9) to zero, no decay on vectors and scalars (both as
-mlfoundations/open_clip). A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the
+Linear warm-up and cosine (LCL paper 4.1, Tables 7-9) to zero (as mlfoundations/open_clip); experiments/optim.py says
+which parameters train how. A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the
 batches are a function of the step, so a run that was stopped and continued equals one that was not.
 """
 
@@ -16,13 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol, TypedDict, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from data.seeds import stable_seed
 from experiments import checkpoint
+from experiments.optim import Group, optimizers
 from experiments.progress import Progress
 from objectives.functional import Losses, means, total
 from results.record import write_atomic
@@ -95,28 +97,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-class Group(TypedDict):
-    """Parameters with one peak rate and one weight decay, as torch's optimisers take them."""
-
-    params: list[nn.Parameter]
-    peak: float
-    weight_decay: float
-
-
-def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[Group]:
-    """All trainable parameters at one rate; no decay on vectors, scalars and learned queries."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            # A learned query [1, 1, d] or position [1, t, d] is a vector that carries axes for broadcasting.
-            groups[parameter.ndim > 1 and parameter.shape[0] > 1].append(parameter)
-    return [
-        {"params": parameters, "peak": lr, "weight_decay": weight_decay if decays else 0.0}
-        for decays, parameters in groups.items()
-        if parameters
-    ]
-
-
 def fit(
     module: nn.Module,
     stream: Stream,
@@ -137,13 +117,11 @@ def fit(
     Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, OSError when a checkpoint or
     the metrics cannot be written.
     """
-    optimizer = torch.optim.AdamW(
-        [dict(group) for group in groups], betas=optimisation.betas, eps=optimisation.eps, fused=True
-    )
+    trained = optimizers(groups, optimisation.betas, optimisation.eps)
     found = checkpoint.newest(folder / "checkpoint")
     start, stream_state = 0, None
     if found is not None:
-        checkpoint.restore(found, module, optimizer)
+        checkpoint.restore(found, module, trained)
         start, stream_state = found.step, found.state["stream"]
         logger.info("continuing %s from step %d of %d", folder.name, start, stream.steps)
     metrics = MetricsFile(folder / "metrics.jsonl", keep_below=start)
@@ -155,12 +133,12 @@ def fit(
     with stop_signals() as asked:
         for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
             torch.manual_seed(stable_seed(seed, "step", step))
-            for group in optimizer.param_groups:
+            for group in _groups(trained):
                 group["lr"] = learning_rate(step, stream.steps, group["peak"], optimisation.warmup_steps)
-            losses, norm = _step(module, batch.to(str(device)), optimizer, optimisation, step)
+            losses, norm = _step(module, batch.to(str(device)), trained, optimisation, step)
             done = step + 1
             if step % cadence.log_every == 0 or done == stream.steps or step in probe_steps:
-                last = _row(losses, norm, optimizer, module)
+                last = _row(losses, norm, trained, module)
                 if probe is not None and step in probe_steps:
                     last |= probe(step)
                     module.train()
@@ -168,7 +146,7 @@ def fit(
             progress.update(done, stream.steps, last)
             if asked.is_set() or (time.monotonic() - saved_at > cadence.checkpoint_seconds and done < stream.steps):
                 state = {"stream": stream.state(), "last": last}
-                checkpoint.save(folder / "checkpoint", done, module, optimizer, state)
+                checkpoint.save(folder / "checkpoint", done, module, trained, state)
                 saved_at = time.monotonic()
                 if asked.is_set():
                     raise Stopped(f"stopped after step {done} of {stream.steps}; run the same command to continue")
@@ -176,36 +154,42 @@ def fit(
 
 
 def _step(
-    module: nn.Module, batch: Any, optimizer: torch.optim.Optimizer, optimisation: Optimisation, step: int
+    module: nn.Module, batch: Any, trained: Sequence[Optimizer], optimisation: Optimisation, step: int
 ) -> tuple[Losses, float]:
     device = next(module.parameters()).device.type
     with torch.autocast(device, torch.bfloat16, enabled=optimisation.precision == "bf16"):
         losses: Losses = module(batch)
     loss = total(losses)
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in trained:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()
     clip = math.inf if optimisation.clip_norm is None else optimisation.clip_norm
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in _groups(trained) for p in group["params"]]
     norm = float(nn.utils.clip_grad_norm_(parameters, clip))
     if not (math.isfinite(norm) and math.isfinite(loss.item())):
         terms = ", ".join(f"{name} {value.item():.4g}" for name, value in means(losses).items())
         who = ", ".join(getattr(batch, "doc_uid", ())[:4])
         raise NonFiniteLoss(f"step {step}: loss {loss.item()}, gradient norm {norm} ({terms}); first documents: {who}")
-    optimizer.step()
+    for optimizer in trained:
+        optimizer.step()
     cast(Trainable, module).after_step()
     return losses, norm
 
 
-def _row(losses: Losses, norm: float, optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, float]:
+def _row(losses: Losses, norm: float, trained: Sequence[Optimizer], module: nn.Module) -> dict[str, float]:
     """What a logged step writes down; gradients still hold this step's values, after clipping."""
     row = {name: float(value) for name, value in means(losses).items()}
     row |= {name: float(value) for name, value in losses.watch.items()}
-    row |= {"grad_norm": norm, "lr": optimizer.param_groups[0]["lr"]}
+    row |= {"grad_norm": norm, "lr": _groups(trained)[0]["lr"]}
     vision = getattr(module, "vision", None)
     if isinstance(vision, nn.Module):
         grads = [p.grad for p in vision.parameters() if p.grad is not None]
         row["grad_norm_vision"] = float(torch.stack([g.norm() for g in grads]).norm()) if grads else 0.0
     return row
+
+
+def _groups(trained: Sequence[Optimizer]) -> list[dict[str, Any]]:
+    return [group for optimizer in trained for group in optimizer.param_groups]
 
 
 class MetricsFile:

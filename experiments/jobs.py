@@ -32,7 +32,8 @@ from data.tokenizer import Tokenizer
 from experiments import checkpoint, cost
 from experiments.config import OptimConfig
 from experiments.corpora import get_task
-from experiments.fit import Cadence, Group, Optimisation, Precision, Stopped, fit, parameter_groups
+from experiments.fit import Cadence, Optimisation, Precision, Stopped, fit
+from experiments.optim import Group, parameter_groups
 from experiments.probe import visual_use
 from experiments.progress import Progress
 from experiments.specs import PretrainSpec, Spec, TextLmSpec, TransferSpec, read_spec, to_plain
@@ -198,7 +199,7 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
         list(_first(source.loader(seed=stable_seed(spec.seed, "probe")), PROBE_BATCHES)),
         optimisation.precision,
     )
-    groups = parameter_groups(objective, spec.optim.lr, spec.optim.weight_decay)
+    groups = _groups(objective, spec.optim)
     loader = source.loader()
     last = fit(
         objective, loader, groups, optimisation, folder=folder, seed=spec.seed, progress=progress, probe=probe,
@@ -224,7 +225,7 @@ def text_lm(spec: TextLmSpec, place: Place, folder: Path, progress: Progress) ->
         module = TextLm(LanguageModel(size, tokenizer.special.vocab_size)).to(device())
     longest = min(TEXT_LENGTH, size.positions)
     stream = TextStream(corpus, tokenizer, steps=spec.steps, batch=spec.batch, longest=longest, seed=spec.seed)
-    groups = parameter_groups(module, spec.optim.lr, spec.optim.weight_decay)
+    groups = _groups(module, spec.optim)
     last = fit(module, stream, groups, _optimisation(spec.optim), folder=folder, seed=spec.seed, progress=progress)
     save_file(module.language.state_dict(), folder / LANGUAGE_FILE)
     return Outcome(metrics=last, data_digest=corpus.digest)
@@ -246,7 +247,12 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
     train = extract(encoder, open_split(place, data.train, training=True), cache, precision=precision)
     head = task.head(train, spec.seed).to(device())
     groups: list[Group] = [
-        {"params": list(group.parameters.values()), "peak": group.lr, "weight_decay": group.weight_decay}
+        {
+            "params": list(group.parameters.values()),
+            "algorithm": "adamw",
+            "peak": group.lr,
+            "weight_decay": group.weight_decay,
+        }
         for group in frozen_transfer(head, encoder.module, config)
     ]
     stream = FeatureStream(train, config, spec.seed, text)
@@ -304,17 +310,23 @@ def device() -> str:
 
 
 def best_precision() -> Precision:
-    """bf16 where the hardware multiplies matrices in it (CUDA; AMX on CPU: measured 1.9-3.4x at tiny), else fp32.
+    """bf16 where the hardware multiplies in it (CUDA, AMX, AVX512-BF16: measured 1.9-3.4x at tiny), else fp32.
 
     Decided by capability, not by timing: a run that is continued, or repeated, must decide alike.
     """
-    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "fp32"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    has = torch.cpu.get_capabilities()
+    return "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "fp32"
 
 
 def resolved(precision: Literal["auto", "bf16", "fp32"]) -> Precision:
     """A sweep decides "auto" before it plans; a spec made elsewhere may still hold it."""
     return best_precision() if precision == "auto" else precision
+
+
+def _groups(module: torch.nn.Module, optim: OptimConfig) -> list[Group]:
+    return parameter_groups(module, lr=optim.lr, weight_decay=optim.weight_decay, matrices=optim.matrices)
 
 
 def _optimisation(optim: OptimConfig) -> Optimisation:

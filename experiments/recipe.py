@@ -36,6 +36,7 @@ class Scale:
 
 
 _PAPER_OPTIM = OptimRecipe(
+    matrices="adamw",
     lr=PeakRates(laion=PEAK_LEARNING_RATE["laion"], others=PEAK_LEARNING_RATE["mmc4"]),
     warmup_share=2_000 / 250_000,
     weight_decay=0.1,
@@ -63,13 +64,19 @@ _LARGE14 = replace(
     ),
 )
 
-# The paper's optimiser, rates included; a short run needs a longer share of warm-up, and steps of 64 images clipping.
-_TINY_OPTIM = replace(_PAPER_OPTIM, warmup_share=0.06, clip_norm=1.0, precision="auto")
+_TINY_OPTIM = replace(
+    _PAPER_OPTIM,
+    matrices="muon",
+    lr=PeakRates(laion=1e-3, others=1e-3),
+    warmup_share=0.06,
+    clip_norm=1.0,
+    precision="auto",
+)
 
 _TINY = RunConfig(
     size="tiny",
     data=DataConfig(vocabulary=1024, sim_threshold=0.24, max_images=6, seq_len=256, text_len=80),
-    pretrain=PretrainConfig(images=80_000, images_per_step=64, optim=_TINY_OPTIM),
+    pretrain=PretrainConfig(images=32_000, images_per_step=64, optim=_TINY_OPTIM),
     text_lm=TextLmConfig(source="mmc4", steps=1_000, batch=64, optim=resolve_optim(_TINY_OPTIM, 1e-3, 1_000)),
     language=LanguageModels(retrieve=SCRATCH, caption=TEXT_LM),
 )

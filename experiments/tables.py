@@ -44,7 +44,7 @@ def _captioning(dataset: str, name: str, split: str, place: str) -> tuple[Column
     )
 
 
-_GLYPHS = "rendered glyphs"
+_PATTERNS = "drawn patterns"
 IN1K = Column(
     key="in1k_acc1",
     group="classification",
@@ -56,8 +56,8 @@ IN1K = Column(
     share_of_items=True,
     analogue={
         _TINY: Analogue(
-            label="glyph acc@1 (IN-1k analogue)",
-            meaning=f"top-1 accuracy of an attention probe on 24 classes of {_GLYPHS}, %",
+            label="pattern acc@1 (IN-1k analogue)",
+            meaning=f"top-1 accuracy of an attention probe on 24 classes of {_PATTERNS}, %",
         )
     },
 )
@@ -72,15 +72,15 @@ IN1K_STANDARDISED = Column(
     meaning="as above, every feature standardised first: tells collapsed from badly scaled features",
     analogue={
         _TINY: Analogue(
-            label="glyph acc@1, standardised features",
-            meaning="as glyph acc@1, every feature standardised first: tells collapsed from badly scaled features",
+            label="pattern acc@1, standardised features",
+            meaning="as pattern acc@1, every feature standardised first: tells collapsed from badly scaled features",
         )
     },
 )
-COCO_RETRIEVAL = _retrieval("coco", "COCO", f"{_GLYPHS} in the style of pre-training")
-FLICKR_RETRIEVAL = _retrieval("flickr30k", "Flickr30k", f"{_GLYPHS} in a style never seen before")
-COCO_CAPTIONING = _captioning("coco", "COCO", "Karpathy test", f"{_GLYPHS} in the style of pre-training")
-NOCAPS_CAPTIONING = _captioning("nocaps", "NoCaps", "val", f"{_GLYPHS} in held-out combinations of glyph and colour")
+COCO_RETRIEVAL = _retrieval("coco", "COCO", f"{_PATTERNS} in the style of pre-training")
+FLICKR_RETRIEVAL = _retrieval("flickr30k", "Flickr30k", f"{_PATTERNS} in a style never seen before")
+COCO_CAPTIONING = _captioning("coco", "COCO", "Karpathy test", f"{_PATTERNS} in the style of pre-training")
+NOCAPS_CAPTIONING = _captioning("nocaps", "NoCaps", "val", f"{_PATTERNS} in held-out combinations of pattern and colour")
 
 ALL_NINE = (IN1K, *COCO_RETRIEVAL, *FLICKR_RETRIEVAL, *COCO_CAPTIONING, *NOCAPS_CAPTIONING)
 COCO_FOUR = (*COCO_RETRIEVAL, *COCO_CAPTIONING)
@@ -107,7 +107,7 @@ TABLE1 = Table(
         _method("BEiT3", "beit3", "mmc4", "Mask.", "BEiT3"),
         _method("Flamingo", "flamingo", "mmc4", "Gen.", "Flamingo"),
         _method("Emu", "emu", "mmc4", "Gen. + Reg.", "Emu"),
-        _method("LCL (ours)", "lcl", "mmc4", "Con. + Gen.", "LCL"),
+        _method("LCL", "lcl", "mmc4", "Con. + Gen.", "LCL"),
         Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True),
         Row(
             label="Supervised (labels of the same images)",

@@ -50,7 +50,7 @@ class Supervised(Objective):
 
     @classmethod
     def config(cls, size_name: str) -> Config:
-        """ImageNet's classes; at `tiny` the 24 glyphs of the embedded corpus."""
+        """ImageNet's classes; at `tiny` the 24 patterns of the embedded corpus."""
         return cls.Config(classes=24) if size_name == "tiny" else cls.Config()
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:

@@ -74,7 +74,7 @@ def metric_key(dataset: str, metric: str) -> str:
 class Analogue:
     """What stands in for a column of the paper at another scale: a name nobody can mistake for it, and what it is."""
 
-    label: str  # "glyph acc@1 (IN-1k analogue)"
+    label: str  # "pattern acc@1 (IN-1k analogue)"
     meaning: str
 
 

@@ -66,7 +66,7 @@ ACC = Column(
     metric="acc1",
     meaning="top-1, %",
     share_of_items=True,
-    analogue={"tiny": Analogue(label="glyph acc@1 (IN-1k analogue)", meaning="24 glyphs, %")},
+    analogue={"tiny": Analogue(label="pattern acc@1 (IN-1k analogue)", meaning="24 patterns, %")},
 )
 
 TABLE = Table(

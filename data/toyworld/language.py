@@ -1,52 +1,50 @@
-"""Texts of the embedded corpus: documents about one subject, whose words are redundant to a declared degree.
+"""Texts of the embedded corpus: pages about cloth and tiles, whose words are redundant to a declared degree.
 
-A document has a subject (a glyph). Its title names it, and the sentence beside each picture names it and the picture's
-foreground colour, each with probability `redundancy`; the background is never named, so it stays a nuisance. A reader
-who has the title knows the subject without looking: that is the redundancy of text the paper's 3.2 holds responsible
-for the collapse of generation-only training, here as a number.
+A document has a subject (a pattern). Its title names it, and the sentence beside each picture names it and the colour
+it is drawn in, each with probability `redundancy`; the ground is never named, so it stays a nuisance. A reader who has
+the title knows the subject without looking: that is the redundancy of text the paper's 3.2 holds responsible for the
+collapse of generation-only training, here as a number.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.toyworld.glyphs import COLOURS, GLYPHS, Scene
+from data.toyworld.patterns import COLOURS, PATTERNS, Scene
 from data.toyworld.rules import DocumentRules
 
-NAMES = (
-    "alpha bravo charlie echo foxtrot golf hotel juliett kilo lima mike november "
-    "papa quebec romeo sierra tango uniform victor whiskey xray yankee zulu two"
-).split()
+NAMES = tuple(pattern.name for pattern in PATTERNS)
 COLOUR_NAMES = tuple(COLOURS)
-assert len(NAMES) == len(GLYPHS)
 
-TITLES = ("Notes about the {name} .", "All about the {name} .", "A short guide to the {name} .", "My {name} page .")
+TITLES = ("Notes about {name} .", "All about {name} .", "A short guide to {name} .", "Our page of {name} .")
 EMPTY_TITLES = ("Notes of today .", "A short page .", "Things to keep .")
 LEADS = (
-    "here is", "this is", "look at", "we found", "on the left is", "i like", "the next one is", "below is",
+    "here is a cloth with", "this tile has", "look at these", "we wove", "on the left are", "the next roll shows",
+    "below are", "a customer sent us",
 )  # fmt: skip
 EMPTY_LEADS = ("here is one more .", "look at this .", "the next one is below .")
-REPEATS = ("that {name} is {colour} .", "a {colour} one again .", "we keep the {colour} {name} .")
+REPEATS = ("those {name} are {colour} .", "we keep more of this {colour} .", "the {colour} {name} sell well .")
 DISTRACTORS = (
-    "the weather was fine .", "please read the notes first .", "we came back late .", "this took a long day .",
+    "the weather was good .", "please read the notes first .", "we came back late .", "this took a long day .",
     "there is more to say .", "write to us if you like .", "it was made by hand .", "thanks for your time .",
     "the page is still short .", "we will add more soon .", "you can print it .", "it is free to use .",
-    "a picture is below .", "there was one in front of the house .", "it stood on the ground over there .",
-    "we came with one and left .",
+    "a picture is below .", "wash it cold and dry it flat .", "the glaze is fired twice .",
+    "the price is the same for all of them .",
 )  # fmt: skip
 CAPTIONS = (
-    "a {colour} {name} on {back}",
-    "a {colour} {name} on a {back} ground",
-    "the {name} is {colour} and the ground is {back}",
-    "there is a {colour} {name} in front of {back}",
-    "one {colour} {name} over {back}",
-    "a picture of a {colour} {name} on {back}",
-    "{back} ground with a {colour} {name}",
-    "this {name} is {colour} on {back}",
+    "{name} in {colour} on {back}",
+    "{colour} {name} on a {back} ground",
+    "the {name} are {colour} and the ground is {back}",
+    "there are {colour} {name} in front of {back}",
+    "a cloth with {name} in {colour} over {back}",
+    "a picture of {colour} {name} on {back}",
+    "{back} ground with {colour} {name}",
+    "these {name} are {colour} on {back}",
     "the {colour} {name} on {back}",
-    "a {name} in {colour} on {back}",
+    "a {back} tile with {name} in {colour}",
 )
-HELD_OUT = frozenset((glyph, glyph % len(COLOURS)) for glyph in range(len(GLYPHS)))  # NoCaps analogue: never seen pairs
+# The NoCaps analogue: words that are all known, in combinations that occur nowhere else.
+HELD_OUT = frozenset((pattern, pattern % len(COLOURS)) for pattern in range(len(PATTERNS)))
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,12 @@ class Page:
     anchors: tuple[int, ...]
 
 
-def sample_scene(rng: np.random.Generator, glyph: int, *, held_out: bool = False) -> Scene:
-    """A scene of that glyph with a foreground it may have: the held-out one, or any other; background differs."""
-    mine = [colour for colour in range(len(COLOURS)) if ((glyph, colour) in HELD_OUT) == held_out]
+def sample_scene(rng: np.random.Generator, pattern: int, *, held_out: bool = False) -> Scene:
+    """A scene of that pattern with a foreground it may have: the held-out one, or any other; background differs."""
+    mine = [colour for colour in range(len(COLOURS)) if ((pattern, colour) in HELD_OUT) == held_out]
     foreground = int(mine[rng.integers(len(mine))])
     background = int((foreground + 1 + rng.integers(len(COLOURS) - 1)) % len(COLOURS))
-    return Scene(glyph, foreground, background)
+    return Scene(pattern, foreground, background)
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
@@ -74,18 +72,18 @@ def describe(rng: np.random.Generator, scene: Scene, rules: DocumentRules) -> tu
     """The sentence beside a picture, and whether it names what the picture shows."""
     if rng.random() >= rules.redundancy:
         return _pick(rng, EMPTY_LEADS), False
-    return f"{_pick(rng, LEADS)} a {COLOUR_NAMES[scene.foreground]} {NAMES[scene.glyph]} .", True
+    return f"{_pick(rng, LEADS)} {NAMES[scene.pattern]} in {COLOUR_NAMES[scene.foreground]} .", True
 
 
 def sample_page(rng: np.random.Generator, rules: DocumentRules) -> Page:
     """A document about one random subject."""
-    glyph = int(rng.integers(len(GLYPHS)))
-    name = NAMES[glyph]
+    pattern = int(rng.integers(len(PATTERNS)))
+    name = NAMES[pattern]
     told = rng.random() < rules.redundancy
     sentences = [_pick(rng, TITLES).format(name=name) if told else _pick(rng, EMPTY_TITLES)]
     scenes, anchors = [], []
     for _ in range(1 + rng.choice(len(rules.image_counts), p=rules.image_counts)):
-        scene = sample_scene(rng, glyph)
+        scene = sample_scene(rng, pattern)
         colour = COLOUR_NAMES[scene.foreground]
         if rng.random() < rules.distractor:
             sentences.append(_pick(rng, DISTRACTORS))
@@ -103,6 +101,6 @@ def captions(scene: Scene, rng: np.random.Generator, count: int) -> tuple[str, .
     words = {
         "colour": COLOUR_NAMES[scene.foreground],
         "back": COLOUR_NAMES[scene.background],
-        "name": NAMES[scene.glyph],
+        "name": NAMES[scene.pattern],
     }
     return tuple(CAPTIONS[i].format(**words) for i in rng.permutation(len(CAPTIONS))[:count])

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 from data.toyworld.rules import DocumentRules
 
-FORMAT = 1  # bump when the same spec would write different bytes
+FORMAT = 2  # bump when the same spec would write different bytes
 
 
 @dataclass(frozen=True, kw_only=True)

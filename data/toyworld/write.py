@@ -22,8 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.seeds import generator, stable_seed
-from data.toyworld.glyphs import GLYPHS, PLAIN, STRIPED, Scene, Style, render
 from data.toyworld.language import HELD_OUT, NAMES, Page, captions, describe, sample_page, sample_scene
+from data.toyworld.patterns import PATTERNS, PLAIN, WAVY, Scene, Style, render
 from data.toyworld.spec import FORMAT, ToyworldSpec
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _write(root: Path, spec: ToyworldSpec) -> None:
             lambda: _write_tars(root / "caption_train", "caption_train", spec.transfer_train, spec, caption_count=1),
             lambda: _write_folders(root / "imagenet", spec),
             lambda: _write_karpathy(root / "coco", "coco", PLAIN, spec),
-            lambda: _write_karpathy(root / "flickr30k", "flickr30k", STRIPED, spec),
+            lambda: _write_karpathy(root / "flickr30k", "flickr30k", WAVY, spec),
             lambda: _write_nocaps(root / "nocaps", spec),
         )
         for part in parts:
@@ -128,7 +128,7 @@ def _mmc4_line(url: str, page: Page, names: list[str], rng: np.random.Generator)
     matrix = rng.uniform(0.10, 0.20, (len(page.scenes), len(page.sentences)))
     info = []
     for i, (scene, anchor) in enumerate(zip(page.scenes, page.anchors, strict=True)):
-        told = NAMES[scene.glyph] in page.sentences[anchor]
+        told = NAMES[scene.pattern] in page.sentences[anchor]
         matrix[i, anchor] = rng.uniform(0.25, 0.36) if told else rng.uniform(0.15, 0.27)
         info.append(
             {
@@ -137,7 +137,7 @@ def _mmc4_line(url: str, page: Page, names: list[str], rng: np.random.Generator)
                 "matched_text_index": anchor,
                 "matched_sim": round(float(matrix[i, anchor]), 4),
                 "face_detections": None,
-                "label": scene.glyph,  # read by the supervised control row only
+                "label": scene.pattern,  # read by the supervised control row only
             }
         )
     return {
@@ -150,17 +150,17 @@ def _mmc4_line(url: str, page: Page, names: list[str], rng: np.random.Generator)
 
 
 def _scenes(rng: np.random.Generator, count: int) -> list[Scene]:
-    return [sample_scene(rng, int(rng.integers(len(GLYPHS)))) for _ in range(count)]
+    return [sample_scene(rng, int(rng.integers(len(PATTERNS)))) for _ in range(count)]
 
 
 def _distinct_scenes(rng: np.random.Generator, count: int) -> list[Scene]:
-    """Scenes no two of which share glyph and both colours, so that a perfect retriever scores 100."""
+    """Scenes no two of which share pattern and both colours, so that a perfect retriever scores 100."""
     every = [
-        Scene(glyph, fore, back)
-        for glyph in range(len(GLYPHS))
+        Scene(pattern, fore, back)
+        for pattern in range(len(PATTERNS))
         for fore in range(8)
         for back in range(8)
-        if fore != back and (glyph, fore) not in HELD_OUT
+        if fore != back and (pattern, fore) not in HELD_OUT
     ]
     if count > len(every):
         raise ValueError(f"caption_test asks for {count} different scenes, but there are only {len(every)}")
@@ -200,11 +200,12 @@ def _write_folders(root: Path, spec: ToyworldSpec) -> None:
     """train|val/<class>/<n>.png, classes by name."""
     for split, count in (("train", spec.transfer_train), ("val", spec.classification_test)):
         rng = generator(spec.seed, "toyworld", "imagenet", split)
-        scenes = [sample_scene(rng, i % len(GLYPHS)) for i in range(count)]
-        for name in NAMES:
-            (root / split / name).mkdir(parents=True)
+        scenes = [sample_scene(rng, i % len(PATTERNS)) for i in range(count)]
+        folders = [root / split / name.replace(" ", "_") for name in NAMES]
+        for folder in folders:
+            folder.mkdir(parents=True)
         for i, content in enumerate(_encoded(render(scenes, PLAIN, rng), "png")):
-            (root / split / NAMES[scenes[i].glyph] / f"{split}_{i:06d}.png").write_bytes(content)
+            (folders[scenes[i].pattern] / f"{split}_{i:06d}.png").write_bytes(content)
 
 
 def _write_karpathy(root: Path, name: str, style: Style, spec: ToyworldSpec) -> None:
@@ -240,7 +241,7 @@ def _write_nocaps(root: Path, spec: ToyworldSpec) -> None:
     rng = generator(spec.seed, "toyworld", "nocaps", "val")
     folder = root / "val"
     folder.mkdir(parents=True)
-    scenes = [sample_scene(rng, i % len(GLYPHS), held_out=True) for i in range(spec.caption_test)]
+    scenes = [sample_scene(rng, i % len(PATTERNS), held_out=True) for i in range(spec.caption_test)]
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for i, content in enumerate(_encoded(render(scenes, PLAIN, rng), "jpg")):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,8 +21,8 @@ from data.corpora import open_corpus
 from data.document import Bad
 from data.images import open_image
 from data.toyworld import write
-from data.toyworld.glyphs import COLOURS, GLYPHS, PLAIN, STRIPED, Scene, Style
-from data.toyworld.language import CAPTIONS, HELD_OUT, NAMES
+from data.toyworld.language import CAPTIONS, DISTRACTORS, EMPTY_LEADS, EMPTY_TITLES, HELD_OUT, NAMES
+from data.toyworld.patterns import COLOURS, PATTERNS, PLAIN, WAVY, Scene, Style, render
 from data.toyworld.rules import DocumentRules
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
@@ -134,7 +135,7 @@ def test_the_downstream_sets_have_their_sizes_and_captions(world: tuple[Path, Dr
         assert split.captions is not None
         assert all(len(texts) == len(set(texts)) == count for texts in split.captions), split.name
     for split in (train, val):
-        assert split.labels is not None and set(split.labels) == set(range(len(GLYPHS)))
+        assert split.labels is not None and set(split.labels) == set(range(len(PATTERNS)))
     assert train.labels != retrieval.labels
 
 
@@ -146,7 +147,7 @@ def test_labels_and_captions_say_what_the_pictures_show(world: tuple[Path, Drawn
         for index in range(len(corpus))
         for image in corpus[index].images
     ]
-    assert labels == [scene.glyph for scene in drawn.scenes["mmc4"]]
+    assert labels == [scene.pattern for scene in drawn.scenes["mmc4"]]
     *_, coco, flickr, nocaps, retrieval, captioning = splits(folder)
     parts = {"coco test": coco, "flickr30k test": flickr, "nocaps val": nocaps}
     parts |= {"retrieval_train": retrieval, "caption_train": captioning}
@@ -154,7 +155,7 @@ def test_labels_and_captions_say_what_the_pictures_show(world: tuple[Path, Drawn
         for scene, texts in zip(drawn.scenes[part], split.captions, strict=True):
             for text in texts:
                 words = text.split()
-                assert NAMES[scene.glyph] in words, part
+                assert NAMES[scene.pattern] in text, part
                 assert {tuple(COLOURS)[scene.foreground], tuple(COLOURS)[scene.background]} <= set(words), part
 
 
@@ -162,15 +163,15 @@ def test_no_training_set_shows_a_held_out_combination(world: tuple[Path, Drawn])
     drawn = world[1]
     for part in TRAINING:
         assert drawn.scenes[part]
-        assert not HELD_OUT & {(scene.glyph, scene.foreground) for scene in drawn.scenes[part]}, part
-    assert {(scene.glyph, scene.foreground) for scene in drawn.scenes["nocaps val"]} <= HELD_OUT
+        assert not HELD_OUT & {(scene.pattern, scene.foreground) for scene in drawn.scenes[part]}, part
+    assert {(scene.pattern, scene.foreground) for scene in drawn.scenes["nocaps val"]} <= HELD_OUT
     two_splits = {f"{name} {split}" for name in ("coco", "flickr30k") for split in ("val", "test")}
     assert drawn.scenes.keys() == {*TRAINING, "imagenet val", "nocaps val", *two_splits}
 
 
-def test_every_glyph_is_shown_in_every_colour_but_one() -> None:
-    assert len(HELD_OUT) == len(GLYPHS)
-    assert {glyph for glyph, _ in HELD_OUT} == set(range(len(GLYPHS)))
+def test_every_pattern_is_shown_in_every_colour_but_one() -> None:
+    assert len(HELD_OUT) == len(PATTERNS)
+    assert {pattern for pattern, _ in HELD_OUT} == set(range(len(PATTERNS)))
 
 
 @pytest.mark.parametrize("part", ["coco test", "flickr30k test"])
@@ -180,7 +181,7 @@ def test_a_perfect_retriever_would_score_100(world: tuple[Path, Drawn], part: st
 
 def test_only_the_flickr_analogue_is_drawn_in_the_second_style(world: tuple[Path, Drawn]) -> None:
     for part, styles in world[1].styles.items():
-        assert styles == ({STRIPED} if part.startswith("flickr30k") else {PLAIN}), part
+        assert styles == ({WAVY} if part.startswith("flickr30k") else {PLAIN}), part
 
 
 def test_a_foreground_is_never_its_background(world: tuple[Path, Drawn]) -> None:
@@ -205,8 +206,8 @@ def test_the_declared_redundancy_is_the_measured_one(tmp_path: Path, redundancy:
         document = corpus[index]
         assert not isinstance(document, Bad)
         name = NAMES[document.images[0].label]
-        titles.append(name in document.segments[0].split())
-        beside += [name in document.segments[anchor].split() for anchor in document.anchors]
+        titles.append(name in document.segments[0])
+        beside += [name in document.segments[anchor] for anchor in document.anchors]
     for told in (beside, titles):
         sigma = (redundancy * (1 - redundancy) / len(told)) ** 0.5
         assert abs(sum(told) / len(told) - redundancy) <= 3 * sigma
@@ -221,7 +222,7 @@ def test_the_background_is_never_named_in_pre_training(world: tuple[Path, Drawn]
         assert words & set(COLOURS) <= colours
 
 
-def test_captions_name_glyph_and_both_colours() -> None:
+def test_captions_name_pattern_and_both_colours() -> None:
     assert len(set(CAPTIONS)) == 10
     assert all({"{colour}", "{name}", "{back}"} <= {f"{{{part}}}" for part in _fields(text)} for text in CAPTIONS)
 
@@ -247,6 +248,59 @@ def test_the_formats_are_those_of_the_public_sets(world: tuple[Path, Drawn]) -> 
         content = archive.extractfile(names[0])
         assert content is not None and Image.open(io.BytesIO(content.read())).format == "JPEG"
     assert [name.rpartition(".")[2] for name in names] == ["jpg", "txt", "json"]
+
+
+# ---- what pictures and words are made of
+
+
+def test_names_are_composed_of_ordinary_words_and_differ() -> None:
+    assert len(set(NAMES)) == len(PATTERNS) == 24
+    for pattern in PATTERNS:
+        assert pattern.name.split() == [word for word in (pattern.width, pattern.direction, pattern.kind) if word]
+    assert not any(one != other and one in other for one in NAMES for other in NAMES)  # a text names one subject only
+
+
+def test_sentences_that_say_nothing_hold_no_word_of_a_pattern_or_colour() -> None:
+    telling = {word for name in NAMES for word in name.split()} | set(COLOURS)
+    for text in (*DISTRACTORS, *EMPTY_LEADS, *EMPTY_TITLES):
+        assert not telling & set(text.split()), text
+
+
+def clean(**changes: float) -> Style:
+    """No nuisance but the ones a pattern itself has."""
+    still = {"colour_jitter": 0, "gradient": 0, "texture": 0, "rectangles": 0, "gain": (1, 1), "noise": 0}
+    return Style(name="clean", **{**still, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pattern", range(24), ids=NAMES)
+def test_less_than_half_of_a_picture_is_pattern(pattern: int) -> None:
+    """Otherwise nobody could say which colour lies on which: white on black, averaged over many pictures."""
+    white, black = list(COLOURS).index("white"), list(COLOURS).index("black")
+    share = render([Scene(pattern, white, black)] * 64, clean(), np.random.default_rng(0)).mean() / 255
+    assert 0.15 < share < 0.45
+
+
+@pytest.mark.parametrize(("direction", "axis"), [("level", 1), ("upright", 0)])
+def test_stripes_run_as_they_are_called(direction: str, axis: int) -> None:
+    """Along its stripes a picture hardly changes."""
+    pattern = NAMES.index(f"broad {direction} stripes")
+    straight = clean(rotation=0.0)
+    pictures = render([Scene(pattern, 6, 7)] * 8, straight, np.random.default_rng(0)).astype(float).mean(-1)
+    assert np.abs(np.diff(pictures, axis=1 + axis)).mean() < 0.01 * np.abs(np.diff(pictures, axis=2 - axis)).mean()
+
+
+def test_rising_stripes_rise_to_the_right() -> None:
+    pictures = {
+        way: render(
+            [Scene(NAMES.index(f"broad {way} stripes"), 6, 7)] * 8, clean(rotation=0.0), np.random.default_rng(0)
+        )
+        for way in ("rising", "falling")
+    }
+    for way, picture in pictures.items():
+        grey = picture.astype(float).mean(-1)
+        up_right = np.abs(grey[:, 1:, :-1] - grey[:, :-1, 1:]).mean()  # one pixel up and one to the right
+        down_right = np.abs(grey[:, :-1, :-1] - grey[:, 1:, 1:]).mean()
+        assert (up_right < 0.1 * down_right) if way == "rising" else (down_right < 0.1 * up_right)
 
 
 # ---- when it cannot be written

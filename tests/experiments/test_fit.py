@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from backbones.heads import Temperature
 from data.seeds import generator, torch_generator
 from experiments import checkpoint
 from experiments.fit import (
@@ -26,11 +25,10 @@ from experiments.fit import (
     Stopped,
     fit,
     learning_rate,
-    parameter_groups,
 )
+from experiments.optim import parameter_groups
 from experiments.progress import Progress
 from objectives.functional import Losses, Term
-from objectives.registry import available
 
 STEPS = 20
 EVERY_STEP = Cadence(log_every=1, checkpoint_seconds=0.0)
@@ -118,7 +116,7 @@ def train(
     """Train, or go on training, in a folder; a fresh module, as a process that starts again would make."""
     folder.mkdir(parents=True, exist_ok=True)
     module = module or Small()
-    groups = parameter_groups(module, lr=0.05, weight_decay=0.1)
+    groups = parameter_groups(module, lr=0.05, weight_decay=0.1, matrices="muon")
     progress = Progress(folder, "test")
     fit(module, stream or Numbered(), groups, PLAN, folder=folder, seed=3, progress=progress, cadence=cadence)
     return module
@@ -211,7 +209,7 @@ def test_without_a_checkpoint_a_killed_run_starts_again(tmp_path: Path, uninterr
 
 def test_other_random_draws_would_be_noticed(tmp_path: Path, uninterrupted: tuple[nn.Module, bytes]) -> None:
     module = Small()
-    groups = parameter_groups(module, lr=0.05, weight_decay=0.1)
+    groups = parameter_groups(module, lr=0.05, weight_decay=0.1, matrices="muon")
     fit(module, Numbered(), groups, PLAN, folder=tmp_path, seed=4, progress=Progress(tmp_path, "test"))
     assert not same(module, uninterrupted[0])  # only dropout depends on the seed here
 
@@ -330,7 +328,7 @@ def test_killed_at_any_moment_of_a_write_the_newest_valid_checkpoint_loads(tmp_p
     def write_for_ever(folder: Path) -> None:
         for step in range(1, 10**6):
             nn.init.constant_(module.weight, step)
-            checkpoint.save(folder, step, module, torch.optim.AdamW(module.parameters()), {})
+            checkpoint.save(folder, step, module, [torch.optim.AdamW(module.parameters())], {})
             (folder.parent / f"{folder.name}.step").write_text(str(step))
 
     moments = generator("kill").uniform(0.05, 0.25, 30)
@@ -383,7 +381,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
     assert same(module, Steep())
 
 
-# ---- schedule and groups
+# ---- schedule
 
 
 def test_the_rate_rises_to_the_peak_and_falls_to_zero() -> None:
@@ -409,36 +407,3 @@ def test_the_metrics_hold_the_rate_of_their_step(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == list(range(STEPS))
     assert [row["lr"] for row in rows] == [learning_rate(step, STEPS, 0.05, 3) for step in range(STEPS)]
     assert all({"error", "worst", "grad_norm", "grad_norm_vision"} <= row.keys() for row in rows)
-
-
-def test_vectors_scalars_and_learned_queries_do_not_decay() -> None:
-    module = nn.Module()
-    module.linear = nn.Linear(4, 4)
-    module.norm = nn.LayerNorm(4)
-    module.table = nn.Embedding(9, 4)
-    module.query = nn.Parameter(torch.zeros(1, 1, 4))
-    module.position = nn.Parameter(torch.zeros(1, 7, 4))
-    module.temperature = Temperature()
-    module.frozen = nn.Parameter(torch.zeros(3, 3), requires_grad=False)
-    decays = {
-        id(parameter): group["weight_decay"]
-        for group in parameter_groups(module, lr=1.0, weight_decay=0.1)
-        for parameter in group["params"]
-    }
-    named = {name: decays.get(id(parameter)) for name, parameter in module.named_parameters()}
-    assert {name for name, decay in named.items() if decay == 0.1} == {"linear.weight", "table.weight"}
-    assert {name for name, decay in named.items() if decay is None} == {"frozen"}
-
-
-@pytest.mark.parametrize("name", available())
-def test_every_objective_has_each_parameter_in_one_group(name: str) -> None:
-    from helpers import build
-
-    module = build(name)
-    groups = parameter_groups(module, lr=1.0, weight_decay=0.1)
-    grouped = [id(parameter) for group in groups for parameter in group["params"]]
-    assert len(set(grouped)) == len(grouped)
-    assert set(grouped) == {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
-    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
-    small = {key for key, parameter in module.named_parameters() if id(parameter) in decayed and parameter.ndim < 2}
-    assert not small

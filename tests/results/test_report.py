@@ -68,7 +68,7 @@ def test_means_that_print_alike_are_best_together_and_a_single_one_is_not_best()
 def test_lower_is_better_where_the_column_says_so() -> None:
     table = replace(TABLE, columns=(replace(ACC, higher_is_better=False),))
     text = render(table, publication(FULL))
-    assert row(text, "Emu")[-1].startswith("**") and "glyph acc@1 (IN-1k analogue) ↓" in text
+    assert row(text, "Emu")[-1].startswith("**") and "pattern acc@1 (IN-1k analogue) ↓" in text
 
 
 def test_no_number_of_the_paper_stands_outside_its_own_table() -> None:
@@ -174,7 +174,7 @@ def test_two_rows_of_one_objective_show_what_differs_in_it() -> None:
 def test_orderings_are_counted_and_the_reversed_ones_named() -> None:
     text = section(render(TABLE, publication(FULL)), "Orderings of the paper")
     # paper: LCL 75.2 > CLIP 74.8 > Emu 5.7; here CLIP > LCL > Emu
-    assert row(text, "glyph acc@1")[1:] == ["3", "2", "0", "1"]
+    assert row(text, "pattern acc@1")[1:] == ["3", "2", "0", "1"]
     assert "LCL over CLIP (+0.4, -10.0)" in text and "one seed" not in text
     assert "one seed has no s.d." in section(
         render(TABLE, publication({"CLIP": [1.0], "LCL": [2.0]})), "Orderings of the paper"
@@ -190,9 +190,9 @@ def test_the_half_width_of_the_test_set_is_the_textbooks() -> None:
     made = publication({"CLIP": [48.5], "LCL": [90.0]})
     records = {key: replace(each, items={"imagenet": 5000} if each.items else {}) for key, each in made.records.items()}
     made = replace(made, records=records)
-    assert row(section(render(TABLE, made), "Columns"), "glyph acc@1")[-2:] == ["5,000", "± 1.4"]
+    assert row(section(render(TABLE, made), "Columns"), "pattern acc@1")[-2:] == ["5,000", "± 1.4"]
     table = replace(TABLE, columns=(replace(ACC, share_of_items=False),))
-    assert row(section(render(table, made), "Columns"), "glyph acc@1")[-2:] == ["5,000", "–"]
+    assert row(section(render(table, made), "Columns"), "pattern acc@1")[-2:] == ["5,000", "–"]
 
 
 def test_provenance_names_every_distinct_source() -> None:

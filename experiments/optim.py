@@ -1,0 +1,64 @@
+"""Which parameters train with which optimiser and which of them decay; both optimisers are torch's own.
+
+AdamW for everything (LCL paper, Tables 7 and 9), or Muon (Jordan et al. 2024) for the matrices of linear layers and
+AdamW at the same peak rate for the rest: embeddings, of which the tied head is one, the patch convolution, vectors,
+learned queries and positions, scalars. A fused qkv is one matrix. Muon's rate is rescaled so that its updates are as
+large as AdamW's (Liu et al. 2025), so one peak rate and one weight decay serve both.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypedDict
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from experiments.config import Algorithm
+
+# Weight decay shrinks the weights of these. Norms, biases, queries, class tokens, positions that are a bare parameter,
+# layer scales, gates and temperatures are parameters of other kinds (open_clip exempts them by their shape).
+_DECAYED = (nn.Linear, nn.Embedding, nn.Conv2d)
+
+
+class Group(TypedDict):
+    """Parameters with one algorithm, one peak rate and one weight decay, as torch's optimisers take them."""
+
+    params: list[nn.Parameter]
+    algorithm: Algorithm
+    peak: float
+    weight_decay: float
+
+
+def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, matrices: Algorithm) -> list[Group]:
+    """All trainable parameters, each in exactly one group.
+
+    matrices: trains the weights of linear layers; everything else trains with AdamW. A weight that an embedding holds
+    as well (a tied head) counts as an embedding.
+    """
+    kinds: dict[int, type] = {
+        id(layer.weight): type(layer) for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    kinds |= {id(layer.weight): nn.Embedding for layer in module.modules() if isinstance(layer, nn.Embedding)}
+    groups: dict[tuple[Algorithm, bool], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            kind = kinds.get(id(parameter), nn.Parameter)
+            algorithm: Algorithm = matrices if issubclass(kind, nn.Linear) else "adamw"
+            groups.setdefault((algorithm, issubclass(kind, _DECAYED)), []).append(parameter)
+    return [
+        {"params": params, "algorithm": algorithm, "peak": lr, "weight_decay": weight_decay if decays else 0.0}
+        for (algorithm, decays), params in groups.items()
+    ]
+
+
+def optimizers(groups: Sequence[Group], betas: tuple[float, float], eps: float) -> list[Optimizer]:
+    """One optimiser for each algorithm that the groups name; `betas` and `eps` are AdamW's, Muon keeps torch's own."""
+    makers: Mapping[Algorithm, Callable[[Iterable[dict[str, object]]], Optimizer]] = {
+        "adamw": lambda own: torch.optim.AdamW(own, betas=betas, eps=eps, fused=True),
+        "muon": lambda own: torch.optim.Muon(own, adjust_lr_fn="match_rms_adamw"),
+    }
+    return [
+        make(own)
+        for algorithm, make in makers.items()
+        if (own := [dict(group) for group in groups if group["algorithm"] == algorithm])
+    ]

@@ -8,6 +8,11 @@ normalised pixels (He et al. 2022, facebookresearch/mae `models_mae.py`).
 Every target normalises each patch by its own mean and standard deviation, so the images must be given in [0, 1], not
 normalised per channel. Everything runs in fp32 without gradient.
 
+A flat patch (white ground, a plain sky) has no pattern: normalising would turn rounding and the compression noise of
+JPEG into one of full size. Its feature is the zero vector, its code is 0, and k-means never sees it. It remains a
+target like any other (our choice): that nothing stands there is a fact about the picture, and how many patches are
+predicted must not depend on what they show.
+
 Shape letters: m images, s image side, p patches, n masked patches, c pixel values of a patch, d code width, k codes.
 """
 
@@ -17,12 +22,15 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.seeds import torch_generator
 
+FLAT = 1 / 255  # a standard deviation below one level of an 8-bit image; JPEG noise of +-1 has 0.8 levels
+
+_CANCELLED = 1e-4  # a sum of unit vectors so short is rounding; one vector alone has length 1
 _CHUNK = 1 << 22  # similarities held at once while searching a codebook (16 MiB)
 
 
@@ -42,6 +50,12 @@ def normalise_patches(patches: Float[Tensor, "m p c"]) -> Float[Tensor, "m p c"]
     centred = patches - patches.mean(dim=-1, keepdim=True)
     variance = centred.square().sum(dim=-1, keepdim=True) / (patches.shape[-1] - 1)
     return centred * torch.rsqrt(variance + 1e-6)
+
+
+def is_flat(patches: Float[Tensor, "m p c"]) -> Bool[Tensor, "m p"]:
+    """Which patches, in [0, 1], show nothing above the noise of an 8-bit image; a plain colour is no flat patch."""
+    patches = patches.float()
+    return (patches - patches.mean(dim=-1, keepdim=True)).square().mean(dim=-1) < FLAT**2
 
 
 class ImageTarget(nn.Module, ABC):
@@ -72,7 +86,11 @@ class ImageTarget(nn.Module, ABC):
 
 
 class RandomCodes(ImageTarget):
-    """Index of the nearest of k frozen random unit codes, after a frozen random projection of the patch to d values."""
+    """Index of the nearest of k frozen random unit codes, after a frozen random projection of the patch to d values.
+
+    Flat patches have code 0: a zero vector is equally near to every code, and the first of equals is taken. No code is
+    kept for them alone, so that neither the head nor the codebook depends on whether a corpus has any.
+    """
 
     kind = "class"
     projection: Tensor
@@ -89,9 +107,11 @@ class RandomCodes(ImageTarget):
 
     @torch.no_grad()
     def features(self, images: Float[Tensor, "m 3 s s"]) -> Float[Tensor, "m p d"]:
-        """What is quantised: the projected patches, of unit length."""
+        """What is quantised: the projected patches, of unit length; zero where a patch is flat."""
         with torch.autocast(images.device.type, enabled=False):
-            return F.normalize(normalise_patches(patchify(images, self.patch_size)) @ self.projection, dim=-1)
+            patches = patchify(images, self.patch_size)
+            features = F.normalize(normalise_patches(patches) @ self.projection, dim=-1)
+            return features.masked_fill(is_flat(patches)[..., None], 0.0)
 
     @torch.no_grad()
     def targets(self, images: Float[Tensor, "m 3 s s"]) -> Int[Tensor, "m p"]:
@@ -118,7 +138,7 @@ class CentroidCodes(RandomCodes):
     fitted: Tensor
 
     def __init__(self, patch_size: int, codes: int, width: int, seed: int, fit_patches: int) -> None:
-        """fit_patches: the codebook is fitted to the first so many patches of the images that `fit` is given."""
+        """fit_patches: the codebook is fitted to the first so many patches, flat ones aside, of the images of `fit`."""
         super().__init__(patch_size, codes, width, seed)
         self.seed, self.fit_patches = seed, fit_patches
         self.register_buffer("fitted", torch.tensor(False))
@@ -126,16 +146,17 @@ class CentroidCodes(RandomCodes):
     def fit(self, images: Iterable[Float[Tensor, "_ 3 s s"]]) -> None:
         """Fit the codebook by k-means and freeze it; reads no more images than it needs.
 
-        Raises ValueError where the images hold fewer distinct patches than there are codes.
+        Raises ValueError where the images hold fewer distinct patches than there are codes, flat ones aside.
         """
         parts: list[Tensor] = []
         held = 0
         for batch in images:
             parts.append(self.features(batch.to(self.projection.device)).flatten(0, 1))
-            held += len(parts[-1])
+            held += int(parts[-1].any(dim=-1).sum())
             if held >= self.fit_patches:
                 break
-        features = torch.cat(parts)[: self.fit_patches] if parts else self.codebook[:0]
+        features = torch.cat(parts) if parts else self.codebook[:0]
+        features = features[features.any(dim=-1).cumsum(0) <= self.fit_patches]
         self.set_codebook(fit_codebook(features, self.dim, self.seed))
 
     def set_codebook(self, codebook: Float[Tensor, "k d"]) -> None:
@@ -193,26 +214,28 @@ def nearest(features: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> I
 def fit_codebook(features: Float[Tensor, "n d"], codes: int, seed: int, iterations: int = 20) -> Float[Tensor, "k d"]:
     """Unit centroids by spherical k-means from `codes` distinct starting points; equal for equal arguments.
 
-    A centroid that loses all its points restarts at the point worst represented, so no code stays unused for want of
-    points. Raises ValueError where there are fewer distinct points than codes.
+    Zero vectors have no direction and are left out. A centroid that loses all its points, or whose points cancel,
+    restarts at the point worst represented, so no code stays unused for want of points. Raises ValueError where there
+    are fewer distinct points than codes.
     """
-    features = F.normalize(features.float(), dim=-1)
-    order = torch.randperm(len(features), generator=torch_generator("image_target", "kmeans", codes, seed))
-    starts = _first_distinct(features[order.to(features.device)], codes)
+    points = features[features.any(dim=-1)]
+    points = F.normalize(points.float(), dim=-1)
+    order = torch.randperm(len(points), generator=torch_generator("image_target", "kmeans", codes, seed))
+    starts = _first_distinct(points[order.to(points.device)], codes)
     if len(starts) < codes:
         raise ValueError(
             f"k-means needs at least {codes} distinct patches for {codes} codes, got {len(features)} patches with "
-            f"{len(starts)} distinct: prepare with more images or ask for fewer codes"
+            f"{len(starts)} distinct and {len(features) - len(points)} flat: prepare with more images or ask for fewer "
+            "codes"
         )
     centroids = starts
     for _ in range(iterations):
-        assigned = nearest(features, centroids)
-        sizes = torch.bincount(assigned, minlength=codes)
-        sums = torch.zeros_like(centroids).index_add_(0, assigned, features)
-        empty = torch.nonzero(sizes == 0).flatten()
-        if len(empty):
-            fit = (features * centroids[assigned]).sum(-1)
-            sums[empty] = features[fit.topk(len(empty), largest=False).indices]
+        assigned = nearest(points, centroids)
+        sums = torch.zeros_like(centroids).index_add_(0, assigned, points)
+        lost = torch.nonzero(sums.norm(dim=-1) < _CANCELLED).flatten()
+        if len(lost):
+            fit = (points * centroids[assigned]).sum(-1)
+            sums[lost] = points[fit.topk(len(lost), largest=False).indices]
         centroids = F.normalize(sums, dim=-1)
     return centroids
 

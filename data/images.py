@@ -140,6 +140,14 @@ class ImageTransform:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
+class Centred(ImageTransform):
+    """The same encoder input for a loader that feeds a probe: training crops are the evaluation's, without chance."""
+
+    def train(self, image: Image.Image, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
+        """The evaluation's crop; nothing is drawn."""
+        return self.eval(image)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode != "RGB":  # a palette resized before conversion silently uses nearest neighbour
         raise ValueError(f"the transform takes RGB images, got mode {image.mode!r}; open files with open_image")

@@ -237,6 +237,24 @@ class Loader:
             self._progress = progress
         return self._iterate(progress)
 
+    def once(self, images: int) -> Batch | None:
+        """The corpus in its own order, read up to so many images, as one batch; None where it holds no image.
+
+        For probes: unshuffled, paired and interleaved views of the same documents give the same images, except where
+        the end of a document does not fit into its row. `state` and `coverage` know nothing of it.
+        """
+        items: list[Item] = []
+        held = 0
+        for index in range(len(self.corpus)):
+            if held == images:
+                break
+            drawn, _ = self._read(index, 0)
+            if isinstance(drawn, Drawn):
+                drawn = drawn.first(images - held)
+                held += len(drawn.pictures)
+                items.append(self._crop(drawn))
+        return self._collate(items) if items else None
+
     def _restore(self, state: Mapping[str, Any]) -> Progress:
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"loader state has version {state.get('version')!r}; this code reads {STATE_VERSION}")
@@ -255,16 +273,18 @@ class Loader:
 
     def _iterate(self, progress: Progress) -> Iterator[Batch]:
         while progress.step < self.steps:
-            items = [self._crop(drawn) for drawn in self._draw_step(progress)]
-            yield collate(
-                items,
-                layouts=self.layouts,
-                slots=self.slots,
-                seq_len=self.seq_len,
-                special=self.tokenizer.special,
-                transform=self.transform,
-                writing=self.writing,
-            )
+            yield self._collate([self._crop(drawn) for drawn in self._draw_step(progress)])
+
+    def _collate(self, items: Sequence[Item]) -> Batch:
+        return collate(
+            items,
+            layouts=self.layouts,
+            slots=self.slots,
+            seq_len=self.seq_len,
+            special=self.tokenizer.special,
+            transform=self.transform,
+            writing=self.writing,
+        )
 
     def _draw_step(self, progress: Progress) -> list[Drawn]:
         """The documents of the next step. Ends: every skipped document counts towards a fatal limit."""

@@ -322,6 +322,16 @@ class Mmc4Pairs:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    @property
+    def documents(self) -> int:
+        """How many documents the pairs come from, those without pairs included."""
+        return len(self._corpus)
+
+    @property
+    def document(self) -> np.ndarray:
+        """Index of each pair's document, [pairs], ascending."""
+        return self._pairs[:, 0]
+
     def __getitem__(self, index: int) -> RawDocument | Bad:
         """The pair at `index`, with doc_id "<doc>#<image_name>"."""
         document, image = self._pairs[index].tolist()

@@ -27,7 +27,7 @@ from backbones.build import build_language, build_vision, init_stream
 from backbones.lm import LanguageModel
 from backbones.pretrained import load_opt
 from backbones.sizes import LanguageSize, Size
-from data.seeds import stable_seed
+from data.images import ImageTransform
 from data.tokenizer import Tokenizer
 from experiments import checkpoint, cost
 from experiments.config import OptimConfig
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parent.parent
 LANGUAGE_FILE = "language.safetensors"
 TEXT_LENGTH = 96  # tokens of a row of the captioning language model's training, pages at tiny fit
-PROBE_BATCHES = 2
+PROBE_IMAGES = 128
 SHOWN_STAGES = {Kind.PRETRAIN: "pre-training", Kind.TEXT_LM: "caption LM", Kind.TRANSFER: "transfer"}
 
 
@@ -194,11 +194,12 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
         checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
     counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     optimisation = _optimisation(spec.optim)
-    probe = visual_use(
-        objective,
-        list(_first(source.loader(seed=stable_seed(spec.seed, "probe")), PROBE_BATCHES)),
-        optimisation.precision,
-    )
+    probed = source.probe(PROBE_IMAGES)
+    unavailable = {} if probed is not None else {"probe": source.why_no_probe()}
+    for reason in unavailable.values():
+        logger.warning("nothing is probed in this run: %s", reason)
+    transform = ImageTransform(size.vision.image_size)
+    probe = None if probed is None else visual_use(objective, probed, transform, optimisation.precision)
     groups = _groups(objective, spec.optim)
     loader = source.loader()
     last = fit(
@@ -208,6 +209,7 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
     save_encoder(folder, objective.vision)
     return Outcome(
         metrics=last,
+        unavailable=unavailable,
         images_seen=loader.coverage["images"],
         lm_passes=counted.lm_passes,
         train_flops=counted.flops_per_image * spec.images,

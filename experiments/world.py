@@ -16,11 +16,12 @@ from backbones.build import build_vision
 from backbones.sizes import Size
 from backbones.vit import VisionEncoder
 from data import downstream
-from data.batch import Split
+from data.batch import Batch, Split
 from data.corpora import open_corpus
 from data.document import Bad, Corpus
 from data.errors import CorpusError
-from data.images import ImageTransform
+from data.held_out import SHARE, split
+from data.images import Centred, ImageTransform
 from data.loader import Loader
 from data.mmc4 import Mmc4Corpus, Mmc4Pairs
 from data.select import Rules, choose_images
@@ -96,24 +97,42 @@ class Pretraining:
         assert spec.data is not None
         self.spec, self.objective, self.config = spec, objective, config
         self.size: Size = from_plain(Size, spec.model, "model")
-        self.corpus, self.rules = open_pretraining(place, spec.data, spec.seed)
+        corpus, self.rules = open_pretraining(place, spec.data, spec.seed)
+        self.training, self.held_out = split(corpus)
         self.tokenizer = tokenizer_for(place, spec.data.tokenizer)
 
-    def loader(self, seed: int | None = None) -> Loader:
-        """Batches of the run; another seed gives batches in an order of their own, for probes."""
+    def loader(self) -> Loader:
+        """Batches of the run, never of what is held out."""
+        return self._loader(self.training, ImageTransform(self.size.vision.image_size))
+
+    def probe(self, images: int) -> Batch | None:
+        """Up to so many held-out images, the same for every row of the corpus; None where none can be held out."""
+        if not len(self.held_out):
+            return None
+        return self._loader(self.held_out, Centred(self.size.vision.image_size)).once(images)
+
+    def why_no_probe(self) -> str:
+        """What to say where `probe` gives None."""
+        held = len(self.held_out)
+        return (
+            f"{self.training.name} holds out {held} of {len(self.training) + held} entries and finds no image in them; "
+            f"a corpus of fewer than {SHARE} documents holds out none"
+        )
+
+    def _loader(self, corpus: Corpus, transform: ImageTransform) -> Loader:
         data, patches = self.spec.data, self.size.vision.num_patches
         assert data is not None
         return Loader(
-            self.corpus,
+            corpus,
             self.tokenizer,
-            ImageTransform(self.size.vision.image_size),
+            transform,
             layouts=self.objective.layouts_for(self.config),
             patches=patches,
             slots=self.objective.slots(self.config, patches),
             seq_len=data.seq_len or patches + 4 + (data.text_len or 0),
             images_per_step=self.spec.images_per_step,
             total_images=self.spec.images,
-            seed=self.spec.seed if seed is None else seed,
+            seed=self.spec.seed,
             rules=self.rules,
         )
 

@@ -2,7 +2,9 @@
 
     L = L_itc + L_itm + L_itg,      L_itc = L_con (CLIP),      L_itg = L_cap (CoCa)
     L_itm = -1/3n sum over { (x_b, w_b): 1, (x_neg(b), w_b): 0, (x_b, w_neg(b)): 0 } of ln p(label)
-    x_neg(b) ~ softmax_j s <t_b, v_j>,      w_neg(b) ~ softmax_j s <v_b, t_j>,      j not b nor a twin caption of b
+    x_neg(b) ~ softmax_j h s <t_b, v_j>,    w_neg(b) ~ softmax_j h s <v_b, t_j>,    j not b nor a twin caption of b
+
+h is the hardness of the negatives, 1 in BLIP-2 (docs/decisions/0006-blip2-matching.md says what it does from scratch).
 
 Shared architecture (our choice: CoCa and one task more, so that the rows of a table nest). The matching pass reads
 IMAGE_FIRST rows with bidirectional attention; its logits are the mean over the image's positions. Negatives come from
@@ -69,12 +71,15 @@ class BLIP2(CoCa):
         caption_weight: float = 1.0
         match_weight: float = 1.0
         negatives: str = "global"  # one of CANDIDATES: pairs of all ranks, or of this one
+        hardness: float = 1.0  # factor on the similarities of the draw: 1 as in BLIP-2, 0 draws evenly
         filter_captions: bool = True  # an equal caption is no negative; BLIP-2 itself excludes only the pair
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if self.match_weight < 0:
                 raise ValueError(f"weights of terms are at least 0, got {self}")
+            if self.hardness < 0:
+                raise ValueError(f"hardness of the negatives is at least 0, got {self.hardness}")
             if self.negatives not in CANDIDATES:
                 raise ValueError(f"BLIP-2 draws {' or '.join(CANDIDATES)} negatives, not {self.negatives!r}")
 
@@ -125,7 +130,7 @@ class BLIP2(CoCa):
             if self.options.negatives == "local":
                 allowed &= (everyone >= first) & (everyone < first + len(v))
             all_v, all_t = both.split([v.shape[1], t.shape[1]], dim=1)
-            scale = self.temperature.scale()
+            scale = self.options.hardness * self.temperature.scale()
             image = draw(scale * t @ all_v.T, allowed, pair_noise(key, all_key, IMAGE_DRAW))
             text = draw(scale * v @ all_t.T, allowed, pair_noise(key, all_key, TEXT_DRAW))
         return Negatives(image, text, allowed.any(dim=1))

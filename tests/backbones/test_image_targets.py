@@ -21,6 +21,7 @@ from backbones.image_targets import (
     patchify,
 )
 from backbones.vit import VisionEncoder
+from data.images import CLIP_MEAN, CLIP_STD
 
 PRINT_TARGETS = """
 import torch
@@ -114,10 +115,78 @@ def test_seed_decides_the_random_codebook_and_the_global_generator_does_not() ->
     assert one.fingerprint() != RandomCodes(8, 64, 16, seed=1).fingerprint()
 
 
-def test_flat_patches_get_a_code() -> None:
+def on_white(count: int, seed: int = 3) -> Tensor:
+    """Pictures whose upper half is white, as on many web pages."""
+    images = pictures(count, seed)
+    images[:, :, :16] = 1.0
+    return images
+
+
+def jpeg_noise(value: float) -> Tensor:
+    """One even picture whose 8-bit values are off by at most one level."""
+    stream = torch.Generator().manual_seed(5)
+    return (torch.full((1, 3, 32, 32), value * 255) + torch.randint(-1, 2, (1, 3, 32, 32), generator=stream)) / 255
+
+
+def through_the_transform(images: Tensor) -> Tensor:
+    """Normalised by channel and back, as the objective gets them: white is no longer exactly 1."""
+    mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
+    return ((images - mean) / std) * std + mean
+
+
+@pytest.mark.parametrize("kind", ["random", "kmeans"])
+@pytest.mark.parametrize("seed", range(3))
+def test_flat_patches_have_code_zero_whatever_the_codebook(kind: str, seed: int) -> None:
+    if kind == "random":
+        target = RandomCodes(8, 16, 16, seed=seed)
+    else:
+        target = CentroidCodes(8, 16, 16, seed=seed, fit_patches=512)
+        target.fit([pictures(32, seed)])
+    white, black, cast = (torch.full((1, 3, 32, 32), value) for value in (1.0, 0.0, 0.25))
+    cast[:, 0] += 1 / 255  # a grey of (65, 64, 64)
+    flat = torch.cat([white, black, cast, through_the_transform(white), jpeg_noise(0.5)])
+    assert not target.features(flat).any()
+    assert not target.targets(flat).any()
+    assert target.targets(pictures(8)).unique().numel() > 8
+
+
+def test_what_is_faint_but_drawn_is_not_flat() -> None:
     target = RandomCodes(8, 64, 16, seed=0)
-    codes = target.targets(torch.ones(2, 3, 32, 32))
-    assert (codes == codes[0, 0]).all()
+    faint = 0.5 + (pictures(2) - 0.5) * 0.03  # about two levels of 255
+    assert torch.equal(target.targets(faint), target.targets(pictures(2)))
+    red = torch.zeros(1, 3, 32, 32)
+    red[:, 0] = 1.0
+    torch.testing.assert_close(target.features(red).norm(dim=-1), torch.ones(1, 16))
+
+
+def test_flat_patches_take_no_part_in_the_fit() -> None:
+    target = CentroidCodes(8, 16, 16, seed=0, fit_patches=100)
+    read = []
+    target.fit(read.append(seed) or on_white(4, seed) for seed in range(10))
+    drawn = torch.cat([target.features(on_white(4, seed))[:, 8:].flatten(0, 1) for seed in range(4)])
+    assert torch.equal(target.codebook, fit_codebook(drawn[:100], 16, seed=0))
+    assert read == [0, 1, 2, 3]  # 32 patches a batch that are not flat
+
+
+def test_a_picture_on_white_ground_is_fitted_and_read() -> None:
+    target = CentroidCodes(8, 16, 16, seed=0, fit_patches=512)
+    target.fit([on_white(8, seed) for seed in range(8)])
+    codes = target.targets(on_white(8))
+    assert not codes[:, :8].any()  # the white half
+    torch.testing.assert_close(target.codebook.norm(dim=-1), torch.ones(16))
+    assert torch.bincount(target.targets(torch.cat([on_white(8, seed) for seed in range(8)]))[:, 8:].flatten()).min()
+
+
+def test_too_few_patches_that_are_not_flat_are_counted_truly() -> None:
+    images = torch.ones(2, 3, 32, 32)
+    images[:, :, :8, :16] = pictures(1)[:, :, :8, :16]  # the same two patches in both
+    with pytest.raises(ValueError, match="at least 16 .*got 32 patches with 2 distinct and 28 flat"):
+        CentroidCodes(8, 16, 16, seed=0, fit_patches=512).fit([images])
+
+
+def test_points_that_cancel_leave_no_code_without_a_direction() -> None:
+    codebook = fit_codebook(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 1, seed=0)
+    torch.testing.assert_close(codebook.norm(dim=-1), torch.ones(1))
 
 
 def test_nearest_is_the_smallest_distance(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +224,7 @@ def test_kmeans_restarts_codes_that_have_no_points(monkeypatch: pytest.MonkeyPat
 
 
 def test_kmeans_refuses_fewer_distinct_points_than_codes() -> None:
-    with pytest.raises(ValueError, match="at least 5.*4 patches with 2 distinct"):
+    with pytest.raises(ValueError, match="at least 5.*4 patches with 2 distinct and 0 flat"):
         fit_codebook(torch.eye(2).repeat(2, 1), 5, seed=0)
 
 

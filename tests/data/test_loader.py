@@ -17,7 +17,8 @@ from PIL import Image as Pil
 from data.batch import Layout, TokenType
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage
-from data.images import ImageTransform
+from data.held_out import MOST, split
+from data.images import Centred, ImageTransform
 from data.loader import Bounded, Loader
 from data.mmc4 import Mmc4Pairs
 from data.seeds import generator
@@ -273,6 +274,73 @@ def test_a_state_is_a_copy_and_belongs_to_its_run():
     with pytest.raises(ValueError, match="steps 0 to 7"):
         loader.batches(8)
     assert list(loader.batches(7)) == []
+
+
+# -- held out of training ---------------------------------------------------------------------------------------------
+
+
+def views(corpus, seed=0):
+    """The corpus as documents and as pairs."""
+    return corpus, Mmc4Pairs(corpus, partial(choose_images, rules=Rules(), seed=seed))
+
+
+def page_ids(part):
+    return {part[i].doc_id.partition("#")[0] for i in range(len(part))}
+
+
+@pytest.mark.parametrize("count, held", [(1, 0), (19, 0), (20, 1), (60, 3), (2559, 127), (3000, MOST)])
+def test_few_documents_are_held_out_and_none_is_lost(count, held):
+    training, out = split(pairs(count))
+    assert (len(training), len(out)) == (count - held, held)
+    assert page_ids(training) | page_ids(out) == {f"web/{i}" for i in range(count)}
+    assert out.digest == split(pairs(count))[1].digest != training.digest
+
+
+def test_a_document_is_held_out_of_both_views_and_whatever_the_seed():
+    corpus, _ = views(pages(100))
+    for seed in range(3):
+        (documents, out), (paired, paired_out) = (split(view) for view in views(corpus, seed))
+        assert page_ids(documents).isdisjoint(page_ids(paired_out))
+        assert page_ids(paired).isdisjoint(page_ids(out))
+        assert len(out) == 5 and page_ids(paired_out) <= page_ids(out)
+
+
+def test_training_never_reads_what_is_held_out():
+    for view, rules, layouts in zip(views(pages(60)), (Rules(), PAIRS), (LCL, (Layout.IMAGE_FIRST,)), strict=True):
+        training, out = split(view)
+        loader = load(training, rules, layouts, total_images=400)
+        read = {uid.partition("#")[0] for batch in loader.batches() for uid in batch.doc_uid}
+        assert loader.coverage["documents"] > len(training)  # every document at least once
+        assert len(read) > 50 and read.isdisjoint(page_ids(out))
+
+
+@pytest.mark.parametrize("images", [1, 5, 9, 1000])
+def test_both_views_give_the_same_held_out_images_in_the_same_order(images):
+    options = {"seq_len": 2000, "images_per_step": 8}
+    corpus, paired = (split(view)[1] for view in views(pages(100)))
+    one = load(corpus, **options).once(images)
+    two = load(paired, PAIRS, (Layout.IMAGE_FIRST,), **options).once(images)
+    assert one.labels.tolist() == two.labels.tolist() and torch.equal(one.images, two.images)
+    assert len(one.images) == min(images, len(paired)) and len(paired) > 9
+
+
+def test_once_reads_each_document_once_skips_what_is_bad_and_leaves_the_run_alone():
+    corpus = pages(40, faults=True)
+    loader, fresh = load(corpus, total_images=40, max_skip_fraction=0.6), load(corpus, total_images=40)
+    batch = loader.once(10_000)
+    assert len(set(batch.doc_uid)) == len(batch.doc_uid) and len(set(batch.labels.tolist())) == len(batch.labels)
+    assert loader.state() == fresh.state()
+    assert load(pairs(3, broken=range(3)), PAIRS, (Layout.IMAGE_FIRST,)).once(5) is None
+    again = load(corpus, total_images=40, max_skip_fraction=0.6)
+    assert [fingerprint(b) for b in loader.batches()] == [fingerprint(b) for b in again.batches()]
+
+
+def test_a_centred_crop_leaves_nothing_to_chance():
+    image = Pil.fromarray(generator("noise").integers(0, 255, (60, 50, 3), dtype=np.uint8))
+    crops = [ImageTransform(size=8).train(image, generator(i)) for i in range(2)]
+    centred = [Centred(size=8).train(image, generator(i)) for i in range(2)]
+    assert (crops[0] != crops[1]).any()
+    assert (centred[0] == centred[1]).all() and (centred[0] == ImageTransform(size=8).eval(image)).all()
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

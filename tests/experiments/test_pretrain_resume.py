@@ -1,7 +1,7 @@
 """Pre-training end to end through `jobs.execute`, on a very small corpus: exact continuation, and equal footing."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from sweep_helpers import BUDGET, small_place
 from sweep_helpers import plan_pretraining as plan
 
+from data import held_out
 from data.batch import Batch
 from data.loader import Loader
 from experiments import fit, jobs
@@ -93,7 +94,7 @@ def every_objective(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     place = small_place(corpora, tmp_path_factory.mktemp("runs"))
     seen: dict[str, dict[str, Any]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        build, batches = jobs.build_vision, Loader.batches
+        build, batches, once = jobs.build_vision, Loader.batches, Loader.once
         current: dict[str, Any] = {}
 
         def build_and_look(*arguments: Any) -> Any:
@@ -107,8 +108,13 @@ def every_objective(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                 uids.append(batch.doc_uid)
                 yield batch
 
+        def look_once(self: Loader, images: int) -> Batch | None:
+            current["probe"] = once(self, images)
+            return current["probe"]
+
         patch.setattr(jobs, "build_vision", build_and_look)
         patch.setattr(Loader, "batches", look)
+        patch.setattr(Loader, "once", look_once)
         for name in available():
             current.clear()
             run_id = plan(place, row(name))
@@ -150,6 +156,35 @@ def test_rows_on_one_corpus_see_the_same_documents_in_the_same_steps(
     assert len(first) == 3 and all(first)
     for name, order in orders.items():
         assert order == first, name
+
+
+def pages(uids: Iterable[str]) -> set[str]:
+    return {uid.partition("#")[0] for uid in uids}
+
+
+@pytest.mark.slow
+def test_every_row_is_probed_with_the_same_images_which_none_trains_on(
+    every_objective: dict[str, dict[str, Any]],
+) -> None:
+    first = every_objective["clip"]["probe"]
+    trained = set().union(*(pages(sum(seen["uids"], ())) for seen in every_objective.values()))
+    assert len(first.images) > 2 and trained
+    for name, seen in every_objective.items():
+        assert torch.equal(seen["probe"].images, first.images), name
+        assert pages(seen["probe"].doc_uid).isdisjoint(trained), name
+        assert seen["rows"][-1]["probe_mean_cosine"] <= 1, name
+    assert "probe_visual_use_shuffled" in every_objective["lcl"]["record"].metrics
+
+
+@pytest.mark.slow
+def test_a_corpus_too_small_to_be_probed_trains_and_says_so(
+    tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_out, "SHARE", 61)
+    place = small_place(corpora, tmp_path)
+    found = done(place, plan(place, row("clip")))
+    assert not any(name.startswith("probe") for name in found.metrics)
+    assert "holds out 0 of" in found.unavailable["probe"]
 
 
 @pytest.mark.slow

@@ -265,6 +265,27 @@ def test_watch_compares_accuracy_with_the_most_frequent_code(beit3: BEiT3) -> No
     assert not any(value.requires_grad for value in watch.values())
 
 
+@pytest.mark.parametrize("target", ["rpq_kmeans", "rpq_random", "pixel"])
+def test_white_ground_is_trained_on_like_anything_else(
+    vision: VisionEncoder, language: LanguageModel, target: str
+) -> None:
+    beit3, of = build(vision, language, target=target), make(many())
+    white = ((1 - beit3.image_mean) / beit3.image_std).expand(3, 32, 32)
+    images = of.images.clone()
+    images[:, :, :16] = white[:, :16]
+    beit3.prepare([images])
+    half, blank = (beit3(with_images(of, each)) for each in (images, white.expand_as(images)))
+    for losses in (half, blank):
+        assert losses.terms["masked_image"].count == 6 * len(images)
+        grads = torch.autograd.grad(total(losses), list(beit3.parameters()), allow_unused=True, retain_graph=True)
+        assert all(grad.isfinite().all() for grad in grads if grad is not None)
+    if target != "pixel":
+        assert half.watch["image_unigram_accuracy"] == pytest.approx(0.5, abs=0.1)
+        assert 2 < half.watch["codebook_perplexity"] < 2 * 64**0.5 + 0.5  # a half with one code, a half with up to 64
+        assert blank.watch["image_unigram_accuracy"] == 1
+        assert blank.watch["codebook_perplexity"] == pytest.approx(1)
+
+
 # Degenerate documents
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import IMAGE, Doc, batch_for, build, gradients, norm, pairs, share_weights, words
+from helpers import IMAGE, Doc, batch_for, build, gradients, norm, pairs, share_weights, with_images, words
 from torch import Tensor
 
 from backbones.masks import causal
 from data.batch import Batch, Layout, TokenType
+from data.seeds import torch_generator
 from objectives.base import Objective
 from objectives.blip2 import Matching, Negatives
 from objectives.functional import matching_loss, total
@@ -205,6 +206,48 @@ def test_local_negatives_are_global_ones_on_one_rank() -> None:
     assert torch.equal(blip2(batch).terms["match"].sum, local(batch).terms["match"].sum)
     with pytest.raises(ValueError, match="'nearby'"):
         build("blip2", negatives="nearby")
+
+
+def test_hardness_scales_the_similarities_of_the_draw() -> None:
+    docs, even, hard = pairs(8), build("blip2", hardness=0.0), build("blip2", hardness=3.0)
+    v, t = torch.eye(8, 128), torch.eye(8, 128).roll(1, dims=0)  # caption i looks like image i - 1
+    drawn = {
+        name: torch.stack([of.negatives(batch_for(of, docs, epoch=epoch), v, t).image for epoch in range(40)])
+        for name, of in (("even", even), ("hard", hard))
+    }
+    looks_like = torch.arange(8).roll(1)
+    assert (drawn["hard"] == looks_like).all()
+    assert (drawn["even"] == looks_like).float().mean().item() == pytest.approx(1 / 7, abs=0.06)
+    with pytest.raises(ValueError, match="hardness.*-1"):
+        build("blip2", hardness=-1.0)
+
+
+COLOURS = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+
+
+def coloured(blip2: Objective, step: int) -> Batch:
+    """24 pairs that nobody has seen: a picture of one noisy colour and the word for it."""
+    stream = torch_generator("coloured", step)
+    colours = torch.randint(len(COLOURS), (24,), generator=stream)
+    docs = [Doc(f"{step}-{i}", (IMAGE, (10 + int(colour),))) for i, colour in enumerate(colours)]
+    noise = torch.randn(24, 3, 32, 32, generator=stream)
+    return with_images(batch_for(blip2, docs), COLOURS[colours][:, :, None, None] + 0.3 * noise)
+
+
+def test_matching_is_learned_where_pictures_and_captions_agree() -> None:
+    blip2 = build("blip2", contrast_weight=0.0, caption_weight=0.0, hardness=0.0)
+    optimizer = torch.optim.AdamW(blip2.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=45)  # a full rate to the end jumps
+    found = []
+    for step in range(45):
+        losses = blip2(coloured(blip2, step))
+        optimizer.zero_grad()
+        total(losses).backward()
+        torch.nn.utils.clip_grad_norm_(blip2.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        found.append(losses.terms["match"].mean().item())
+    assert sum(found[-5:]) / 5 < 0.3  # always answering one third costs 0.637
 
 
 def test_draws_follow_the_softmax() -> None:

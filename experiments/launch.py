@@ -34,6 +34,7 @@ from results.schema import Kind
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 TIMEOUT_MINUTES = 60 * 24 * 30  # submitit's default of a few minutes would end a training
 
 
@@ -189,10 +190,14 @@ def work(desk: Path, machine: Machine) -> None:
 
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """Threads of the child processes: left alone, each would take every core and they would starve one another."""
+    """Of the child processes. Threads: left alone, each would take every core and they would starve one another.
+
+    oneDNN keeps a compiled kernel with its buffers for each of the last 1024 shapes, and rows differ in length
+    from batch to batch: a worker grew beyond 2.5 GB.
+    """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in (*names, "TOKENIZERS_PARALLELISM")}
-    os.environ.update(dict.fromkeys(names, str(threads)), TOKENIZERS_PARALLELISM="false")
+    before = {name: os.environ.get(name) for name in (*names, *ENVIRONMENT)}
+    os.environ.update(dict.fromkeys(names, str(threads)), **ENVIRONMENT)
     try:
         yield
     finally:

@@ -7,16 +7,17 @@ see the same documents in the same steps, whatever layouts they ask for.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image as Pil
 
 from data.batch import Batch, Layout
 from data.collate import Item, collate
-from data.document import Bad, Cause, Corpus, Image
+from data.document import Bad, Cause, Corpus, Image, ImageRef
 from data.errors import BadImage, CorpusError
 from data.images import ImageTransform, open_image
 from data.render import PAIR_LAYOUTS, Writing
@@ -49,6 +50,35 @@ class Bounded(Generic[K, V]):
         if size <= self._left:
             self._left -= size
             self._held[key] = value
+
+
+class Pictures:
+    """Decoded images of this process, shared by all loaders: rows of a seed read the same ones in the same order.
+
+    Kept as plain bytes: a Pillow image holds four bytes a pixel and some kilobytes besides.
+    """
+
+    def __init__(self, budget: int) -> None:
+        """budget: bytes to hold."""
+        self._held: Bounded[Hashable, tuple[tuple[int, int], bytes]] = Bounded(budget)
+
+    def __call__(self, ref: ImageRef) -> Pil.Image:
+        """The picture. Raises BadImage as `open_image` does."""
+        held = self._held.get(ref.read)
+        if held is not None:
+            return Pil.frombytes("RGB", *held)
+        picture = open_image(ref)
+        data = picture.tobytes()
+        self._held.put(ref.read, (picture.size, data), len(data))
+        return picture
+
+
+PICTURE_BYTES = 512 * 2**20
+_pictures = Pictures(PICTURE_BYTES)
+
+
+# Sampled and tokenised documents by corpus: all loaders over one opened corpus share them, and they go when it goes.
+_prepared: WeakKeyDictionary[Corpus, dict[Hashable, Bounded[int, Prepared | Bad]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -115,8 +145,8 @@ class Loader:
         rules: Rules,
         writing: Writing | None = None,
         max_skip_fraction: float = 0.3,
-        cache_documents: int = 32_768,
-        cache_bytes: int = 512 * 2**20,
+        cache_documents: int = 65_536,
+        pictures: Pictures = _pictures,
     ) -> None:
         """Check that the pieces fit; nothing is read yet.
 
@@ -135,7 +165,7 @@ class Loader:
             writing: markers of the layouts.
             max_skip_fraction: skipped documents over the window beyond which the corpus is refused.
             cache_documents: tokenised documents to keep.
-            cache_bytes: decoded images to keep, in bytes.
+            pictures: holds decoded images; equal for all loaders of a process.
 
         Raises:
             ValueError: an empty corpus, or lengths, layouts and rules that contradict each other.
@@ -149,8 +179,10 @@ class Loader:
         self.steps = -(-total_images // images_per_step)
         self._progress = Progress()
         self._order: tuple[int, np.ndarray] | None = None
-        self._documents: Bounded[int, Prepared | Bad] = Bounded(cache_documents)
-        self._pictures: Bounded[tuple[int, int], Pil.Image] = Bounded(cache_bytes)
+        self._documents = _prepared.setdefault(corpus, {}).setdefault(
+            (rules, tokenizer.digest, seed, cache_documents), Bounded(cache_documents)
+        )
+        self._pictures = pictures
 
     def _check(self) -> None:
         name, text_len = self.corpus.name, self.rules.text_len
@@ -371,7 +403,7 @@ class Loader:
             for code in wanted:
                 if code not in pictures:
                     try:
-                        pictures[code] = self._picture(index, prepared, -1 - code)
+                        pictures[code] = self._pictures(prepared.images[-1 - code])
                     except BadImage as error:
                         broken.add(code)
                         removed.append(Bad(prepared.uid, error.cause, error.message))
@@ -383,14 +415,6 @@ class Loader:
         numbers = tuple(prepared.numbers[-1 - code] for code in wanted)
         document = build(prepared, kept, cut)
         return Drawn(document, tuple(pictures[code] for code in wanted), numbers, epoch), removed
-
-    def _picture(self, index: int, prepared: Prepared, image: int) -> Pil.Image:
-        key = (index, image)
-        picture = self._pictures.get(key)
-        if picture is None:
-            picture = open_image(prepared.images[image])
-            self._pictures.put(key, picture, 4 * picture.width * picture.height)  # Pillow pads RGB to four bytes
-        return picture
 
     def _crop(self, drawn: Drawn) -> Item:
         uid = drawn.document.uid

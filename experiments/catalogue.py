@@ -14,6 +14,7 @@ class ObjectiveFacts:
 
     default: Any  # its Config at the size asked for
     reads: str  # "pairs", "documents" or "none"
+    lm_passes: int  # through the language model, for one batch
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class TaskFacts:
     default: Any  # its Config at the size asked for
     protocol: int
     reads_text: bool
+    generates: bool  # writes text when it is scored, which takes longer than training
 
 
 class Catalogue(Protocol):
@@ -51,12 +53,12 @@ class Suite:
     def objective(self, name: str, size: str) -> ObjectiveFacts:
         """Declarations of an objective; imports its file."""
         found = importlib.import_module("objectives.registry").get(name)
-        return ObjectiveFacts(found.config(size), found.reads)
+        return ObjectiveFacts(found.config(size), found.reads, found.lm_passes)
 
     def task(self, name: str, size: str) -> TaskFacts:
         """Declarations of a transfer task; imports its file."""
         found = importlib.import_module("transfer.registry").get(name)
-        return TaskFacts(found.configure(size), found.protocol, found.reads_text)
+        return TaskFacts(found.configure(size), found.protocol, found.reads_text, found.generates)
 
     def size(self, name: str) -> Any:
         """A size of backbones/sizes.py."""

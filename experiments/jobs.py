@@ -13,14 +13,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from backbones.build import build_language, build_vision, init_stream
@@ -347,18 +347,18 @@ def _first(loader: Any, count: int) -> Iterator[Any]:
 
 
 @contextmanager
-def watching(parent: int) -> Iterator[None]:
-    """Inside, this process is interrupted when process `parent` is gone: an orphan would train for nobody."""
+def watching(held: Path) -> Iterator[None]:
+    """Inside, this process is interrupted when nobody holds the lock `held` any more: an orphan trains for nobody.
+
+    A lock and not a process id: a killed process keeps its id until its own parent has asked for it.
+    """
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(2.0):
-            try:
-                os.kill(parent, 0)
-            except ProcessLookupError:
+            with suppress(Timeout), FileLock(held, timeout=0):
                 logger.warning("the sweep that started this run is gone; stopping after this step")
-                os.kill(os.getpid(), signal.SIGINT)
-                return
+                os.kill(os.getpid(), signal.SIGINT)  # again and again: one at the end of a training is not heard
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -134,13 +134,12 @@ class Resolver:
         encoder = self._run(*self.pretrain(config, row, seed))
         stages = {Kind.PRETRAIN.value: encoder}
         for task in tasks:
-            spec, needs, problem, extra = self.transfer(config, row, task, encoder, seed)
+            stages[task], extra = self.transfer(config, row, task, encoder, seed)
             stages |= extra
-            stages[task] = self._run(spec, problem, needs)
         return stages
 
-    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str]:
-        """The pre-training of a row, and why it cannot be started."""
+    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str, int]:
+        """The pre-training of a row, why it cannot be started, and its weight."""
         model = plain(self.catalogue.size(config.size))
         if row.objective is None:
             spec = PretrainSpec(
@@ -154,7 +153,7 @@ class Resolver:
                 seed=seed,
                 inputs={},
             )
-            return spec, ""
+            return spec, "", 0
         corpus = get_corpus(row.data)
         facts = self.catalogue.objective(row.objective, config.size)
         if facts.reads == "pairs" and not corpus.pairs:
@@ -179,10 +178,12 @@ class Resolver:
             seed=seed,
             inputs=self._inputs({"corpus": source, "tokenizer": "tokenizer"}, config.data),
         )
-        return spec, self._problem([source, *_texts(config.data)])
+        # Rows of documents hold their images beside the text and are about twice as long as captions.
+        passes = 1 + facts.lm_passes * (1 if corpus.pairs else 2)
+        return spec, self._problem([source, *_texts(config.data)]), budget.images * passes
 
-    def text_lm(self, config: RunConfig, seed: int) -> tuple[TextLmSpec, str]:
-        """The language model that transfer starts from, equal for all rows."""
+    def text_lm(self, config: RunConfig, seed: int) -> tuple[TextLmSpec, str, int]:
+        """The language model that transfer starts from, equal for all rows; why it cannot be started; its weight."""
         recipe = config.text_lm
         spec = TextLmSpec(
             protocol=TEXT_LM_PROTOCOL,
@@ -195,12 +196,12 @@ class Resolver:
             seed=seed,
             inputs=self._inputs({"text": recipe.source, "tokenizer": "tokenizer"}, config.data),
         )
-        return spec, self._problem([recipe.source, *_texts(config.data)])
+        return spec, self._problem([recipe.source, *_texts(config.data)]), recipe.steps * recipe.batch
 
     def transfer(
         self, config: RunConfig, row: Row, task: str, encoder: PlannedRun, seed: int
-    ) -> tuple[TransferSpec, tuple[str, ...], str, dict[str, PlannedRun]]:
-        """A transfer of the row's encoder: spec, parents, why it cannot be started, and runs it needs besides."""
+    ) -> tuple[PlannedRun, dict[str, PlannedRun]]:
+        """A transfer of the row's encoder, and runs it needs besides."""
         facts, data = self.catalogue.task(task, config.size), get_task(task)
         recipe = facts.default
         for key, value in config.transfer.get(task, {}).items():
@@ -227,10 +228,11 @@ class Resolver:
         parents = (encoder, *extra.values())
         needed = [data.train, *(_texts(config.data) if language == SCRATCH else ())]
         problem = next((run.problem for run in parents if run.problem), "") or self._problem(needed)
-        return spec, tuple(run.run_id for run in parents), problem, extra
+        weight = facts.reads_text + facts.generates
+        return self._run(spec, problem, weight, tuple(run.run_id for run in parents)), extra
 
-    def _run(self, spec: Spec, problem: str, needs: tuple[str, ...] = ()) -> PlannedRun:
-        return PlannedRun(run_id=spec_run_id(spec), spec=spec, needs=needs, problem=problem, used_by=())
+    def _run(self, spec: Spec, problem: str, weight: int, needs: tuple[str, ...] = ()) -> PlannedRun:
+        return PlannedRun(run_id=spec_run_id(spec), spec=spec, needs=needs, problem=problem, used_by=(), weight=weight)
 
     def _inputs(self, wanted: Mapping[str, str], data: DataConfig) -> dict[str, str]:
         made_from = {"tokenizer": data.tokenizer_text} if data.tokenizer is None else {}

@@ -137,8 +137,7 @@ class PlannedRun:
     needs: tuple[str, ...]  # run_ids that must be done first
     problem: str  # why it cannot be started, "" where it can
     used_by: tuple[str, ...]  # "table1: CLIP"
-
-    weight: int = 0  # language-model passes of a pre-training: the longer ones start first
+    weight: int  # expected cost, comparable within a kind: the longer runs start first
 
     @property
     def kind(self) -> Kind:

@@ -182,7 +182,7 @@ def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argpar
     )
     reused = f", {len(plan.runs) - len(missing)} reused" if len(missing) < len(plan.runs) else ""
     print(f"{len(missing)} runs{reused}; {workers} at a time, logs and records in {place.runs}", file=sys.stderr)
-    launch.LAUNCHERS[options.launcher](launch.group(missing), machine)
+    launch.LAUNCHERS[options.launcher](launch.ordered(missing), machine)
 
 
 def _collate(plan: Plan, tables: Sequence[Table], records: Sequence[RunRecord], out: Path, seconds: float) -> int:

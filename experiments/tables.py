@@ -80,7 +80,9 @@ IN1K_STANDARDISED = Column(
 COCO_RETRIEVAL = _retrieval("coco", "COCO", f"{_PATTERNS} in the style of pre-training")
 FLICKR_RETRIEVAL = _retrieval("flickr30k", "Flickr30k", f"{_PATTERNS} in a style never seen before")
 COCO_CAPTIONING = _captioning("coco", "COCO", "Karpathy test", f"{_PATTERNS} in the style of pre-training")
-NOCAPS_CAPTIONING = _captioning("nocaps", "NoCaps", "val", f"{_PATTERNS} in held-out combinations of pattern and colour")
+NOCAPS_CAPTIONING = _captioning(
+    "nocaps", "NoCaps", "val", f"{_PATTERNS} in held-out combinations of pattern and colour"
+)
 
 ALL_NINE = (IN1K, *COCO_RETRIEVAL, *FLICKR_RETRIEVAL, *COCO_CAPTIONING, *NOCAPS_CAPTIONING)
 COCO_FOUR = (*COCO_RETRIEVAL, *COCO_CAPTIONING)

@@ -5,6 +5,7 @@ embedded corpus comes in by the same door as a user's own.
 """
 
 import json
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,32 @@ def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus,
     """The corpus a row reads and its sampling rules."""
     corpus = get_corpus(spec.name)
     own_pairs = corpus.source == "mmc4" and corpus.pairs and place.data.mmc4_pair is not None
-    opened = open_source(place, "mmc4_pair" if own_pairs else corpus.source)
+    field = "mmc4_pair" if own_pairs else corpus.source
+    opened = open_source(place, field)
     most = spec.max_images or Rules.max_images
     rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, max_images=most)
     if corpus.pairs and isinstance(opened, Mmc4Corpus):
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
         documents = replace(rules, text_len=None)
-        return Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed)), rules
-    return opened, rules
+        key = (getattr(place.data, field), opened.digest, documents, seed)
+        return _kept(key, lambda: Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed))), rules
+    return _kept((getattr(place.data, field), opened.digest), lambda: opened), rules
+
+
+KEPT = 4  # corpora that stay open in a process
+_open: dict[Hashable, Corpus] = {}
+
+
+def _kept(key: Hashable, make: Callable[[], Corpus]) -> Corpus:
+    """The corpus under that key, made now where no earlier run of this process made it.
+
+    A pass over all documents finds the pairs of a corpus, and loaders over one corpus share what they tokenised.
+    """
+    if key not in _open:
+        while len(_open) >= KEPT:
+            del _open[next(iter(_open))]
+        _open[key] = make()
+    return _open[key]
 
 
 def tokenizer_for(place: Place, name: str) -> Tokenizer:

@@ -84,10 +84,11 @@ class FakeCatalogue:
     reads = declared_reads()
 
     def objective(self, name: str, size: str) -> ObjectiveFacts:
-        return ObjectiveFacts(self.config_class("objectives", name)(), self.reads[name])
+        passes = {"supervised": 0, "coca": 2, "blip2": 3}.get(name, 1)
+        return ObjectiveFacts(self.config_class("objectives", name)(), self.reads[name], passes)
 
     def task(self, name: str, size: str) -> TaskFacts:
-        return TaskFacts(Task(), protocol=1, reads_text=name != "classify")
+        return TaskFacts(Task(), protocol=1, reads_text=name != "classify", generates=name == "caption")
 
     def size(self, name: str) -> Any:
         return FakeSize(name, {"width": 128}, {"width": 64})

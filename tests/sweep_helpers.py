@@ -5,6 +5,7 @@ that launcher, jobs and exit code are those a user gets.
 """
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -17,12 +18,12 @@ import pytest
 
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
-from experiments import preflight, sweep
+from experiments import launch, preflight, sweep
 from experiments.catalogue import Suite
 from experiments.overrides import apply, parse
 from experiments.plan import build_plan
 from experiments.recipe import get_scale
-from experiments.specs import to_plain
+from experiments.specs import PlannedRun, to_plain
 from experiments.tables import ALL_NINE, TABLES
 from experiments.world import Place
 from results.record import write_atomic
@@ -72,9 +73,15 @@ def small_suite(patch: pytest.MonkeyPatch, table: Table = TABLE) -> None:
 
 
 def arguments(runs: Path, *more: str, table: str = TABLE.name) -> list[str]:
-    """The command line of a small sweep by one worker; its tables go to runs/out."""
-    changes = [part for change in BUDGET for part in ("--set", change)]
+    """The command line of a small sweep by one worker; its tables go to runs/out. `more` goes before BUDGET."""
+    given = {argument.partition("=")[0] for argument in more}
+    changes = [part for change in BUDGET if change.partition("=")[0] not in given for part in ("--set", change)]
     return [table, "--runs", str(runs), "--out", str(runs / "out"), "--workers", "1", *changes, *more]
+
+
+def environment() -> dict[str, str]:
+    """Of a process that imports the suite and these helpers."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 
 
 def start(runs: Path, *more: str) -> "subprocess.Popen[str]":
@@ -82,7 +89,7 @@ def start(runs: Path, *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", "import sweep_helpers; sweep_helpers.main()", *arguments(runs, *more)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,6 +112,23 @@ def plan_pretraining(place: Place, row: Row, changes: Sequence[str] = BUDGET, se
     run = build_plan([table], [seed], get_scale("tiny"), config, Suite(), known).runs[0]
     write_atomic(place.runs / run.run_id / "spec.json", json.dumps(to_plain(run.spec), indent=1) + "\n")
     return run.run_id
+
+
+def alone() -> None:
+    """A small sweep in which every run has a process of its own, forked before any run."""
+    patch = pytest.MonkeyPatch()
+
+    def apart(runs: Sequence[PlannedRun], machine: launch.Machine) -> None:
+        for run in runs:
+            child = multiprocessing.get_context("fork").Process(
+                target=launch.inline, args=([run], replace(machine, workers=1))
+            )
+            child.start()
+            child.join()
+
+    patch.setitem(launch.LAUNCHERS, "local", apart)
+    small_suite(patch)
+    sys.exit(sweep.main())
 
 
 def main() -> None:

@@ -138,6 +138,7 @@ class TransferTask(ABC):
     protocol: ClassVar[int]  # bump when equal predictions would be scored, or heads trained, differently
     metrics: ClassVar[tuple[str, ...]]  # the paper's CSV columns without the data set: coco_tr1 -> tr1
     reads_text: ClassVar[bool]
+    generates: ClassVar[bool] = False  # whether scoring writes text, token by token
     Config: ClassVar[type[TransferConfig]]
 
     def __init__(self, config: TransferConfig, text: TextModel | None = None) -> None:

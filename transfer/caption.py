@@ -96,6 +96,7 @@ class Caption(TransferTask):
     protocol = 1
     metrics = ("b4", "cider")
     reads_text = True
+    generates = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TransferConfig):

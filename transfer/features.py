@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -39,10 +39,14 @@ Precision = Literal["fp32", "bf16"]  # of the encoder's forward pass (autocast) 
 FORMAT = 1  # bump when equal keys would give other numbers or another layout
 BATCH = 256
 CHECKED = 64  # items recomputed at every use
+CROP_BYTES = 256 * 2**20  # of crops held by a process
 TOLERANCE = 1e-2  # of the features' standard deviation (our choice)
 # A value may also differ by the rounding of the format it is computed in: two units in the last place.
 _ROUNDING: dict[Precision, float] = {"fp32": 2.0**-22, "bf16": 2.0**-6}
 _STORED: dict[Precision, type[np.generic]] = {"fp32": np.float32, "bf16": np.uint16}
+
+
+_held: dict[tuple[str, str], UInt8[np.ndarray, "n s s 3"]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +165,9 @@ def _write(
         with (partial / "tokens.bin").open("wb") as file:
             places = np.arange(len(split))
             starts = range(0, len(split), batch)
+            crops = _crops(encoder, split, workers)
             for start in tqdm(starts, desc=f"features of {split.name}", leave=False, disable=None):
-                tokens = _compute(encoder, split, places[start : start + batch], precision, workers)
+                tokens = _compute(encoder, crops(places[start : start + batch]), precision)
                 file.write(_to_stored(tokens, precision).tobytes())
             file.flush()
             os.fsync(file.fileno())
@@ -209,15 +214,38 @@ def _open(folder: Path) -> Features:
     return Features(folder, stored, rows, slice(start, stop), precision)
 
 
-def _compute(
-    encoder: Encoder, split: Split, places: Sequence[int] | np.ndarray, precision: Precision, workers: int
-) -> Float[Tensor, "b t d"]:
-    """The encoder's output tokens of those items, fp32, on CPU."""
+def _decode(
+    encoder: Encoder, split: Split, places: Sequence[int] | np.ndarray, workers: int
+) -> UInt8[np.ndarray, "b s s 3"]:
+    """The evaluation crops of those items, read from the split."""
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return np.stack(list(pool.map(lambda place: encoder.transform.eval(split.load(int(place))), places)))
+
+
+def _crops(encoder: Encoder, split: Split, workers: int) -> Callable[[np.ndarray], UInt8[np.ndarray, "b s s 3"]]:
+    """Places to crops: from memory where the whole split fits in CROP_BYTES, else decoded as they are asked for.
+
+    All encoders of a table see the same crops, so a process decodes a split once. Only the splits read last are held.
+    """
+    key = split.digest, encoder.transform.digest()
+    if key not in _held:
+        first = _decode(encoder, split, [0], workers)
+        if len(split) * first.nbytes > CROP_BYTES:
+            return lambda places: _decode(encoder, split, places, workers)
+        rest = _decode(encoder, split, range(1, len(split)), workers) if len(split) > 1 else first[:0]
+        made = np.concatenate([first, rest])
+        while _held and sum(each.nbytes for each in _held.values()) + made.nbytes > CROP_BYTES:
+            del _held[next(iter(_held))]
+        _held[key] = made
+    held = _held[key]
+    return lambda places: held[places]
+
+
+def _compute(encoder: Encoder, crops: UInt8[np.ndarray, "b s s 3"], precision: Precision) -> Float[Tensor, "b t d"]:
+    """The encoder's output tokens of those crops, fp32, on CPU."""
     module = encoder.module
     device = next(module.parameters()).device
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        crops = list(pool.map(lambda place: encoder.transform.eval(split.load(int(place))), places))
-    images = encoder.transform.normalise(torch.from_numpy(np.stack(crops)).to(device))
+    images = encoder.transform.normalise(torch.from_numpy(crops).to(device))
     training = module.training
     module.eval()
     try:
@@ -232,7 +260,9 @@ def _compare(encoder: Encoder, split: Split, features: Features, workers: int) -
     count = min(CHECKED, len(split))
     places = np.sort(generator("features", "check", features.folder.name).choice(len(split), count, replace=False))
     stored = features.gather(np.array([features.rows[split.item_ids[place]] for place in places]))
-    again = _to_float(_to_stored(_compute(encoder, split, places, features.precision, workers), features.precision))
+    # Decoded anew, so that crops held from a split that has changed since are found out as well.
+    tokens = _compute(encoder, _decode(encoder, split, places, workers), features.precision)
+    again = _to_float(_to_stored(tokens, features.precision))
     if stored.shape != again.shape:
         raise RuntimeError(f"{features.folder} holds {tuple(stored.shape[1:])} an item, now it is {again.shape[1:]}")
     allowed = TOLERANCE * again.std() + _ROUNDING[features.precision] * again.abs()

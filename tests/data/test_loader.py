@@ -14,12 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pil
 
+from data import loader as loader_module
 from data.batch import Layout, TokenType
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage
 from data.held_out import MOST, split
 from data.images import Centred, ImageTransform
-from data.loader import Bounded, Loader
+from data.loader import Bounded, Loader, Pictures
 from data.mmc4 import Mmc4Pairs
 from data.seeds import generator
 from data.select import Rules, choose_images
@@ -179,7 +180,7 @@ def test_orders_of_epochs_and_seeds_overlap_by_chance_only():
 
 def test_same_seed_gives_identical_batches_in_two_loaders_with_and_without_caches():
     first = [fingerprint(b) for b in load(pages(20, faults=True), total_images=150, **TOLERANT).batches()]
-    again = load(pages(20, faults=True), total_images=150, cache_documents=0, cache_bytes=0, **TOLERANT)
+    again = load(pages(20, faults=True), total_images=150, cache_documents=0, pictures=Pictures(0), **TOLERANT)
     assert first == [fingerprint(b) for b in again.batches()]
 
 
@@ -485,3 +486,19 @@ def test_without_layouts_a_batch_holds_the_images_alone():
 def test_images_are_normalised_float_tensors():
     batch = next(load(pages(5)).batches())
     assert batch.images.dtype is torch.float32 and batch.images.is_contiguous()
+
+
+def test_loaders_of_a_process_decode_a_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, held, opened = pages(6), Pictures(2**20), []
+    decode = loader_module.open_image
+    monkeypatch.setattr(loader_module, "open_image", lambda ref: (opened.append(ref.name), decode(ref))[1])
+    first, second = (list(load(corpus, total_images=24, pictures=held).batches()) for _ in range(2))
+    assert len(opened) == len(set(opened)) > 0
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_pictures_beyond_the_budget_are_decoded_again_and_equal() -> None:
+    corpus = pages(6)
+    one, other = (list(load(corpus, total_images=24, pictures=Pictures(size)).batches()) for size in (0, 2**20))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(one, other, strict=True))

@@ -17,6 +17,7 @@ from experiments import plan as planning
 from experiments.catalogue import ObjectiveFacts
 from experiments.config import RunConfig
 from experiments.fairness import FairnessError, declared_differences, undeclared_differences
+from experiments.launch import ordered
 from experiments.overrides import ConfigError, apply, parse
 from experiments.plan import Plan, PlannedRun, Resolver, build_plan, listing
 from experiments.recipe import get_scale
@@ -249,8 +250,8 @@ def test_declared_differences_are_objective_corpus_and_override() -> None:
 class Tampered(Resolver):
     """A resolver that favours one objective."""
 
-    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str]:
-        spec, problem = super().pretrain(config, row, seed)
+    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str, int]:
+        spec, problem, weight = super().pretrain(config, row, seed)
         if row.objective == "lcl" and spec.optim is not None:
             changes = {
                 "lr": {"optim": replace(spec.optim, lr=2 * spec.optim.lr)},
@@ -260,7 +261,7 @@ class Tampered(Resolver):
                 "inputs": {"inputs": {**spec.inputs, "corpus": "a better copy"}},
             }[self.what]
             spec = replace(spec, **changes)
-        return spec, problem
+        return spec, problem, weight
 
     what = ""
 
@@ -286,9 +287,9 @@ def test_a_favoured_row_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, what
 def test_a_transfer_recipe_of_ones_own_is_refused_unless_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     class Generous(Resolver):
         def transfer(self, config: RunConfig, row: Row, *rest: Any) -> Any:
-            spec, *others = super().transfer(config, row, *rest)
-            better = replace(spec, recipe={**spec.recipe, "epochs": 99.0}) if row.objective == "lcl" else spec
-            return better, *others
+            run, others = super().transfer(config, row, *rest)
+            better = replace(run.spec, recipe={**run.spec.recipe, "epochs": 99.0})
+            return (replace(run, spec=better) if row.objective == "lcl" else run), others
 
     with monkeypatch.context() as patched:
         patched.setattr(planning, "Resolver", Generous)
@@ -300,6 +301,17 @@ def test_a_transfer_recipe_of_ones_own_is_refused_unless_declared(monkeypatch: p
     ]
     made = plan((replace(TABLE1, rows=tuple(declared)),))
     assert len(made.runs) == len(plan().runs)
+
+
+def test_the_dearer_a_run_the_earlier_it_starts() -> None:
+    made = [run for run in ordered(plan().runs) if run.spec.seed == 0]
+    names = [run.spec.objective.name for run in made if isinstance(run.spec, PretrainSpec) and run.spec.objective]
+    assert names.index("blip2") < names.index("coca") < names.index("clip") < names.index("supervised")
+    assert names.index("lcl") < names.index("clip")
+    tasks = [run.spec.task for run in made if isinstance(run.spec, TransferSpec)]
+    assert len(set(zip(tasks, tasks[1:], strict=False))) == 5 and tasks[0] == "caption" and tasks[-1] == "classify"
+    kinds = [run.kind is Kind.TRANSFER for run in made]
+    assert kinds == sorted(kinds), "what others wait for comes first"
 
 
 def test_a_declared_override_is_allowed_and_only_where_it_is_declared() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sweep_helpers import ROOT, SMALL, arguments, small_suite, start
+from sweep_helpers import ROOT, SMALL, arguments, environment, small_suite, start
 
 from data.seeds import generator
 from experiments import launch, sweep
@@ -36,9 +36,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No run is started; the run_ids that would have been."""
     asked: list[str] = []
     for name in launch.LAUNCHERS:
-        monkeypatch.setitem(
-            launch.LAUNCHERS, name, lambda jobs, machine: asked.extend(r for j in jobs for r in j.run_ids)
-        )
+        monkeypatch.setitem(launch.LAUNCHERS, name, lambda runs, machine: asked.extend(run.run_id for run in runs))
     return asked
 
 
@@ -369,6 +367,48 @@ def test_a_job_that_is_killed_is_a_failed_run_and_not_the_end_of_the_sweep(tmp_p
     assert found[path.parent.name] is Status.FAILED
     assert "without a record" in record.read(path.parent / "record.json").reason
     assert list(found.values()).count(Status.BLOCKED) == 3
+
+
+@pytest.mark.slow
+def test_a_worker_does_run_after_run(reference: tuple[Path, dict[str, bytes]]) -> None:
+    runs, _ = reference
+    pids = {json.loads(path.read_text())["pid"] for path in runs.glob("*/progress.json")}
+    assert len(list(runs.glob("*/progress.json"))) > 1 and len(pids) == 1
+
+
+@pytest.mark.slow
+def test_a_run_does_not_depend_on_the_runs_before_it(
+    tmp_path: Path, corpus: Path, reference: tuple[Path, dict[str, bytes]]
+) -> None:
+    """In the reference each run had the same process as all before it; here each has one of its own."""
+    first, _ = reference
+    runs = with_corpus(tmp_path / "runs", corpus)
+    launched = [sys.executable, "-c", "import sweep_helpers; sweep_helpers.alone()", *arguments(runs)]
+    subprocess.run(launched, cwd=ROOT, env=environment(), check=True, timeout=400)
+    assert set(statuses(runs)) == set(statuses(first))
+    for name in statuses(first):
+        one, other = record.read(first / name / "record.json"), record.read(runs / name / "record.json")
+        assert one.metrics == other.metrics, name
+        assert one.env["threads"] == other.env["threads"], name
+        for file in ("encoder.safetensors", "language.safetensors", "metrics.jsonl", "items.jsonl"):
+            assert (first / name / file).exists() == (runs / name / file).exists()
+            if (first / name / file).exists():
+                assert (first / name / file).read_bytes() == (runs / name / file).read_bytes(), f"{name}/{file}"
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_lets_its_workers_save_and_end(tmp_path: Path, corpus: Path) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    process = start(runs, "--set", "pretrain.images=4800")
+    (path,) = _wait_for(lambda: [p for p in runs.glob("pretrain-*/progress.json") if "step" in p.read_text()])
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    pid = json.loads(path.read_text())["pid"]
+    _wait_for(lambda: not Path(f"/proc/{pid}").exists(), seconds=30.0)
+    assert list(path.parent.glob("checkpoint/step-*")), "the step it was in is lost"
+    assert not list(runs.glob("pretrain-*/record.json"))
+    assert not [path for path in runs.glob("shared/submitit/desks-*") if path.is_dir()]
 
 
 @pytest.mark.slow

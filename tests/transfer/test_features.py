@@ -34,10 +34,23 @@ def test_features_are_the_encoders_tokens_with_the_class_token_first(tmp_path, b
     torch.testing.assert_close(got.gather(np.array([3]))[:, got.features.patches], patches, rtol=1e-5, atol=1e-5)
 
 
+def test_a_second_encoder_decodes_the_check_only_and_sees_the_same_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_held", {})
+    data, loaded = split(100), []
+    counting = replace(data, load=lambda place: loaded.append(place) or data.load(place))
+    extract(encoder(0), counting, tmp_path / "one")
+    assert len(loaded) == 100 + module.CHECKED
+    found = extract(encoder(1), counting, tmp_path / "one").gather(np.arange(100))
+    assert len(loaded) == 100 + 2 * module.CHECKED
+    monkeypatch.setattr(module, "CROP_BYTES", 0)
+    monkeypatch.setattr(module, "_held", {})
+    assert torch.equal(found, extract(encoder(1), data, tmp_path / "other").gather(np.arange(100)))
+
+
 def test_second_use_reads_the_cache_and_recomputes_only_the_check(tmp_path, monkeypatch):
     of, data, counted = encoder(), split(100), []
     compute = module._compute
-    monkeypatch.setattr(module, "_compute", lambda *a: counted.append(len(a[2])) or compute(*a))
+    monkeypatch.setattr(module, "_compute", lambda *a: counted.append(len(a[1])) or compute(*a))
     first = extract(of, data, tmp_path).gather(np.arange(100))
     assert sum(counted) == 100 + module.CHECKED
     counted.clear()

@@ -135,7 +135,7 @@ TABLE2 = Table(
         _method("CoCa", "coca", "laion", "Con. + Cap.", "CoCa"),
         _method("BLIP2", "blip2", "laion", "Con. + Cap. + Mat.", "BLIP2"),
         Row(
-            label="LCL (ours)",
+            label="LCL",
             objective="lcl",
             data="laion-random",
             task="Con. + Gen.",
@@ -205,10 +205,10 @@ TABLE6A = Table(
             override={"objectives.lcl.contrast_weight": 0.0},
             paper={"method": "Gen. only"},
         ),
-        Row(label="LCL (ours)", objective="lcl", data="mmc4", task="Con. + Gen.", paper={"method": "LCL"}),
+        Row(label="LCL", objective="lcl", data="mmc4", task="Con. + Gen.", paper={"method": "LCL"}),
     ),
     paper_csv="table6a.csv",
-    cost_reference="LCL (ours)",
+    cost_reference="LCL",
 )
 
 

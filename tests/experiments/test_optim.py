@@ -38,8 +38,8 @@ MATRICES = {
     "emu": {
         *(f"causal_former.layers.*.self_attention.{name}" for name in ATTENTION),
         *(f"causal_former.layers.*.cross_attention.{name}" for name in ATTENTION),
-        "causal_former.layers.*.feed_forward.1.weight", "causal_former.layers.*.feed_forward.3.weight", "causal_former.proj.weight",
-        "regression_head.weight",
+        "causal_former.layers.*.feed_forward.1.weight", "causal_former.layers.*.feed_forward.3.weight",
+        "causal_former.proj.weight", "regression_head.weight",
     },
     "lcl": CONNECTOR | {"readout.proj.weight"},
     "supervised": {"classifier.weight"},

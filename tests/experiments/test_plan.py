@@ -90,8 +90,8 @@ def test_a_transfer_needs_its_encoder_and_captioning_the_language_model_all_rows
 
 def test_equal_rows_of_different_tables_are_one_run() -> None:
     made = plan((TABLE1, TABLE5, TABLE6A, TABLE6B))
-    (run,) = [run for run in made.runs if run.kind is Kind.PRETRAIN and "table1: LCL (ours)" in run.used_by]
-    assert run.used_by == ("table1: LCL (ours)", "table5: LCL on MMC4", "table6a: LCL (ours)", "table6b: λ = 0.1")
+    (run,) = [run for run in made.runs if run.kind is Kind.PRETRAIN and "table1: LCL" in run.used_by]
+    assert run.used_by == ("table1: LCL", "table5: LCL on MMC4", "table6a: LCL", "table6b: λ = 0.1")
     separate = sum(len(plan((table,)).runs) for table in (TABLE1, TABLE5, TABLE6A, TABLE6B))
     assert len(made.runs) < separate
     assert ids(made) == ids(plan((TABLE6B, TABLE6A, TABLE5, TABLE1)))
@@ -116,10 +116,10 @@ def test_a_pretrained_language_model_needs_no_run() -> None:
 
 def test_steps_warm_up_and_rate_are_resolved() -> None:
     made = plan((TABLE1, TABLE2), scale="base16")
-    spec = pretrain(made, "LCL (ours)")
+    spec = pretrain(made, "LCL")
     assert spec.optim is not None and spec.steps == 250_000
     assert (spec.optim.lr, spec.optim.warmup_steps) == (3e-4, 2_000)
-    other = pretrain(made, "LCL (ours)", "table2")
+    other = pretrain(made, "LCL", "table2")
     assert other.optim is not None and other.optim.lr == 5e-4
     tiny = pretrain(plan(sets=["pretrain.images=130"]), "CLIP")
     assert tiny.steps == 3  # 64 + 64 + 2
@@ -127,7 +127,7 @@ def test_steps_warm_up_and_rate_are_resolved() -> None:
 
 def test_only_what_applies_to_a_corpus_is_in_its_spec() -> None:
     made = plan((TABLE1, TABLE2))
-    pairs, documents = pretrain(made, "CLIP").data, pretrain(made, "LCL (ours)").data
+    pairs, documents = pretrain(made, "CLIP").data, pretrain(made, "LCL").data
     laion = pretrain(made, "CLIP", "table2").data
     assert pairs and documents and laion
     assert (pairs.text_len, pairs.seq_len) == (80, None) and (documents.text_len, documents.seq_len) == (None, 256)
@@ -169,14 +169,14 @@ def test_renaming_a_row_or_a_folder_renames_no_run() -> None:
 )
 def test_every_setting_of_training_renames_the_runs_it_reaches(assignment: str) -> None:
     before, after = plan(), plan(sets=[assignment])
-    assert spec_run_id(pretrain(before, "LCL (ours)")) != spec_run_id(pretrain(after, "LCL (ours)"))
+    assert spec_run_id(pretrain(before, "LCL")) != spec_run_id(pretrain(after, "LCL"))
 
 
 def test_a_setting_renames_only_the_runs_it_reaches() -> None:
     before = plan()
     after = plan(sets=["objectives.lcl.contrast_weight=7"])
     gone = {run.run_id: run for run in before.runs if run.run_id not in ids(after)}
-    assert {user for run in gone.values() for user in run.used_by} == {"table1: LCL (ours)"}
+    assert {user for run in gone.values() for user in run.used_by} == {"table1: LCL"}
     after = plan(sets=["transfer.caption.epochs=1"])
     assert {run.spec.label.split("-")[0] for run in before.runs if run.run_id not in ids(after)} == {"caption"}
 
@@ -238,13 +238,13 @@ def test_rows_of_a_table_differ_in_nothing_undeclared(table: Table, scale: str) 
 
 def test_declared_differences_are_objective_corpus_and_override() -> None:
     rows = resolved(TABLE1)
-    found = declared_differences(rows["CLIP"], rows["LCL (ours)"])
+    found = declared_differences(rows["CLIP"], rows["LCL"])
     assert {key.split(".")[0] for key in found} == {"objective", "data"}
     assert found["data.name"] == ("mmc4-pair", "mmc4")
     rows = resolved(TABLE6A)
-    found = declared_differences(rows["Gen. only"], rows["LCL (ours)"])
+    found = declared_differences(rows["Gen. only"], rows["LCL"])
     assert found == {"objective.config.contrast_weight": (0.0, 0.1)}
-    assert declared_differences(rows["LCL (ours)"], rows["LCL (ours)"]) == {}
+    assert declared_differences(rows["LCL"], rows["LCL"]) == {}
 
 
 class Tampered(Resolver):
@@ -281,7 +281,7 @@ def test_a_favoured_row_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, what
     monkeypatch.setattr(planning, "Resolver", Tampered)
     with pytest.raises(FairnessError) as caught:
         plan(sets=["pretrain.images=1000", "pretrain.optim.lr.others=0.125"])
-    assert named in str(caught.value) and "'LCL (ours)' differ" in str(caught.value) and "table1" in str(caught.value)
+    assert named in str(caught.value) and "'LCL' differ" in str(caught.value) and "table1" in str(caught.value)
 
 
 def test_a_transfer_recipe_of_ones_own_is_refused_unless_declared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +414,7 @@ def test_the_recipe_section_compares_with_the_papers_scale() -> None:
         if line
     }
     assert lines["images"][3:5] == ["2,048,000,000", "12,345"]
-    assert lines["objective.config.contrast_weight"][3:6] == ["0.1", "7", "LCL (ours)"]
+    assert lines["objective.config.contrast_weight"][3:6] == ["0.1", "7", "LCL"]
     assert not any("inputs" in key or "seed" in key for key in lines)
 
 

@@ -26,7 +26,7 @@ def test_columns_line_up() -> None:
         ("[link](http://x)", r"\[link\](http://x)"),
         ("a\\b", r"a\\b"),
         ("laion_random", "laion_random"),
-        ("LCL (ours), λ = 0.5", "LCL (ours), λ = 0.5"),
+        ("LCL, λ = 0.5", "LCL, λ = 0.5"),
         ("\u202eevil\u2028line", "evil line"),
     ],
 )

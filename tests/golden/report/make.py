@@ -20,7 +20,7 @@ TASKS = ("classify", "retrieve", "caption")
 CHANCE = {"imagenet/acc1": 100 / 24, "imagenet/acc1_standardised": 100 / 24, "coco/tr1": 0.2, "coco/ir1": 0.2}
 # level and spread of a row; the columns go down from it
 LEVELS = {"CLIP": (80.0, 1.0), "CoCa": (79.5, 2.0), "BLIP2": (81.0, 0.5), "BEiT3": (50.0, 3.0), "Flamingo": (10.0, 0.2)}
-LEVELS |= {"Emu": (5.0, 0.4), "LCL (ours)": (77.0, 1.5), "Random encoder": (44.0, 0.3)}
+LEVELS |= {"Emu": (5.0, 0.4), "LCL": (77.0, 1.5), "Random encoder": (44.0, 0.3)}
 LEVELS |= {"Supervised (labels of the same images)": (96.0, 0.2)}
 
 

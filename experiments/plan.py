@@ -33,7 +33,7 @@ from results.canonical import plain
 from results.schema import Kind, Publication, Row, RunRecord, Slot, Status, Table
 
 # Bump when equal specs would train different weights (transfer tasks have protocols of their own).
-PRETRAIN_PROTOCOL = 1
+PRETRAIN_PROTOCOL = 2
 TEXT_LM_PROTOCOL = 1
 
 

@@ -28,6 +28,7 @@ class DataConfig:
     coco: Path | None = None
     flickr30k: Path | None = None
     nocaps: Path | None = None
+    toyworld_seed: int = 0  # which draw of the embedded corpus stands in for folders that are not set
     tokenizer: str | None = (
         None  # folder or local cache name of OPT's vocabulary; none: one BPE is trained for all runs
     )

@@ -33,6 +33,7 @@ from experiments import checkpoint, cost
 from experiments.config import OptimConfig
 from experiments.corpora import get_task
 from experiments.fit import Cadence, Optimisation, Precision, Stopped, fit
+from experiments.hardware import best_precision, multiplies_in
 from experiments.optim import Group, parameter_groups
 from experiments.probe import visual_use
 from experiments.progress import Progress
@@ -162,7 +163,7 @@ def _write(
         train_flops=outcome.train_flops,
         commit=code.commit,
         dirty=code.dirty,
-        env=provenance.environment(device, torch.get_num_threads()),
+        env=provenance.environment(device, torch.get_num_threads()) | {"multiplies_in": multiplies_in()},
         data_digest=outcome.data_digest,
         coverage=outcome.coverage,
         seconds=round(seconds, 1),
@@ -309,17 +310,6 @@ _RUNNERS: Mapping[Kind, Any] = {Kind.PRETRAIN: pretrain, Kind.TEXT_LM: text_lm, 
 def device() -> str:
     """Where runs train."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def best_precision() -> Precision:
-    """bf16 where the hardware multiplies in it (CUDA, AMX, AVX512-BF16: measured 1.9-3.4x at tiny), else fp32.
-
-    Decided by capability, not by timing: a run that is continued, or repeated, must decide alike.
-    """
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    has = torch.cpu.get_capabilities()
-    return "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "fp32"
 
 
 def resolved(precision: Literal["auto", "bf16", "fp32"]) -> Precision:

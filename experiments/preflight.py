@@ -41,7 +41,7 @@ def accelerators() -> int:
 
 def with_precision(config: RunConfig) -> RunConfig:
     """The configuration with "auto" replaced by what this machine gains by: it changes results, so it is hashed."""
-    from experiments.jobs import best_precision
+    from experiments.hardware import best_precision
 
     def decided(optim: OptimRecipe) -> OptimRecipe:
         return replace(optim, precision=best_precision()) if optim.precision == "auto" else optim
@@ -67,7 +67,7 @@ def with_labels(table: Table, data: DataConfig, known: Mapping[str, str]) -> Tab
 
 def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
     source = "mmc4_pair" if data.mmc4_pair is not None else "mmc4"
-    if known.get(source, "").startswith(ToyworldSpec().folder_name):
+    if known.get(source, "").startswith(ToyworldSpec(seed=data.toyworld_seed).folder_name):
         return True
     if source not in known:
         return True  # no corpus at all, which the plan says by itself
@@ -112,7 +112,7 @@ def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
 
     Raises NotReady, CorpusError, or OSError when the disk is too small.
     """
-    spec = ToyworldSpec()
+    spec = ToyworldSpec(seed=place.data.toyworld_seed)
     embedded = place.shared / "corpora" / spec.folder_name
     if any(getattr(place.data, name) == embedded / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)

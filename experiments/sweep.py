@@ -20,6 +20,8 @@ from experiments.catalogue import Suite
 from experiments.config import RunConfig
 from experiments.corpora import FOLDERS, digests
 from experiments.fit import Stopped
+from experiments.forecast import forecast
+from experiments.hardware import multiplies_in
 from experiments.overrides import ConfigError, apply, parse, suggest
 from experiments.plan import Plan, build_plan, listing
 from experiments.recipe import SCALES, get_scale
@@ -150,7 +152,7 @@ def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunCon
     given = digests(config.data)
     if not uses_it:
         return config, given
-    spec = ToyworldSpec()
+    spec = ToyworldSpec(seed=config.data.toyworld_seed)
     folder = runs / "shared" / "corpora" / spec.folder_name
     free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
     folders: dict[str, Any] = {name: folder / name for name in free}
@@ -182,6 +184,7 @@ def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argpar
     )
     reused = f", {len(plan.runs) - len(missing)} reused" if len(missing) < len(plan.runs) else ""
     print(f"{len(missing)} runs{reused}; {workers} at a time, logs and records in {place.runs}", file=sys.stderr)
+    print(forecast(plan, missing, workers, multiplies_in()), file=sys.stderr)
     launch.LAUNCHERS[options.launcher](launch.ordered(missing), machine)
 
 

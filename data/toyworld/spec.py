@@ -14,8 +14,8 @@ class ToyworldSpec:
     """Sizes of the embedded corpus and the declared redundancy of its documents."""
 
     seed: int = 0
-    documents: int = 25_000
-    documents_per_shard: int = 2_500
+    documents: int = 16_000
+    documents_per_shard: int = 2_000
     laion_pairs: int = 10_000
     transfer_train: int = 5_000  # labelled pictures; as many captioned ones for retrieval and for captioning
     transfer_val: int = 500

@@ -139,7 +139,7 @@ def test_every_batch_is_well_formed(pages, slots):
         assert (rows.attn_mask.numpy() == (types != TokenType.PAD)).all()
         assert (rows.doc_id.numpy() == np.where(types == TokenType.PAD, -1, 0)).all()
         assert (rows.position_ids.numpy() == np.arange(ids.shape[1])).all()
-        assert ids.shape[1] % 8 == 0 and ids.shape[1] < max(map(len, (w.rstrip(".") for w in written))) + 8
+        assert ids.shape[1] % 16 == 0 and ids.shape[1] < max(map(len, (w.rstrip(".") for w in written))) + 16
         where = list(zip(rows.img_row.tolist(), rows.img_boi.tolist(), strict=True))
         assert where == list(map(tuple, np.argwhere(types == TokenType.BOI).tolist()))  # document-major, in order
         context = [bool(set(written[r][:c]) & {"t", "<"}) for r, c in where]
@@ -160,9 +160,9 @@ def test_batch_carries_images_labels_and_provenance():
     assert (made.doc_uid, made.doc_seed.tolist(), made.caption_hash.tolist()) == (("a", "b"), [0, 1], [5, 5])
 
 
-def test_width_is_a_multiple_of_eight_but_never_beyond_the_row_length():
+def test_width_is_a_multiple_of_sixteen_but_never_beyond_the_row_length():
     page = doc((Text(tuple(range(3, 14))), IMAGE))  # 11 + 4 + 2 = 17 positions
-    assert batch([page], (Layout.INTERLEAVED,))[Layout.INTERLEAVED].input_ids.shape == (1, 24)
+    assert batch([page], (Layout.INTERLEAVED,))[Layout.INTERLEAVED].input_ids.shape == (1, 32)
     assert batch([page], (Layout.INTERLEAVED,), seq_len=18)[Layout.INTERLEAVED].input_ids.shape == (1, 18)
     with pytest.raises(ValueError, match="17 tokens exceeds seq_len 16"):
         batch([page], (Layout.INTERLEAVED,), seq_len=16)

@@ -1,0 +1,58 @@
+"""How long a sweep will take, said before it starts: from the seconds of the same runs in the committed records."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from experiments.board import duration
+from experiments.hardware import FP32_OVER_BF16
+from experiments.plan import Plan
+from experiments.specs import PlannedRun, PretrainSpec
+from results import publish
+from results.schema import RunRecord, Status
+
+
+def forecast(
+    plan: Plan,
+    missing: Sequence[PlannedRun],
+    workers: int,
+    multiplies_in: str,
+    records: Path = publish.ROOT / "records",
+) -> str:
+    """One sentence: what the machine multiplies in, and how long the missing runs will take on so many workers.
+
+    A run is as long as its counterparts in the committed table (same row and stage, any seed), pre-training in
+    proportion to its images, and longer by a measured factor where those ran in bf16 and this machine has none.
+    """
+    said = f"this machine multiplies in {multiplies_in}"
+    places = {slot.run_id: (slot.row, slot.stage) for slots in plan.slots.values() for slot in slots}
+    known = {place: record for table in plan.slots for place, record in _committed(records / f"{table}.jsonl", plan)}
+    found = [(run, known[places[run.run_id]]) for run in missing if places[run.run_id] in known]
+    if len(found) < len(missing) / 2:
+        return f"{said}; how long it takes is not known beforehand, as the committed records hold too few such runs"
+    seconds = [mean(_seconds(run, record) for record in counterparts) for run, counterparts in found]
+    total = sum(seconds) * len(missing) / len(found)
+    machines = sorted({record.env.get("multiplies_in", "an unknown format") for _, each in found for record in each})
+    factor, slower = 1.0, ""
+    if multiplies_in.startswith("fp32") and any(each.startswith("bf16") for each in machines):
+        factor, slower = FP32_OVER_BF16, f" × {FP32_OVER_BF16:g} for fp32"
+    expected = duration(factor * max(total / workers, *seconds))
+    return f"{said}; about {expected} expected (committed runs: {duration(total)} on {', '.join(machines)}{slower})"
+
+
+def _committed(path: Path, plan: Plan) -> Sequence[tuple[tuple[str, str], list[RunRecord]]]:
+    """Finished records of a committed table by row and stage."""
+    if not path.exists():
+        return []
+    publication = publish.load(path)
+    held: dict[tuple[str, str], list[RunRecord]] = {}
+    for slot in publication.slots if publication.scale == plan.scale.name else ():
+        record = publication.records.get(slot.run_id)
+        if record is not None and record.status is Status.DONE:
+            held.setdefault((slot.row, slot.stage), []).append(record)
+    return list(held.items())
+
+
+def _seconds(run: PlannedRun, record: RunRecord) -> float:
+    images = run.spec.images if isinstance(run.spec, PretrainSpec) else 0
+    return record.seconds * (images / record.images_seen if images and record.images_seen else 1.0)

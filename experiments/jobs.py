@@ -273,7 +273,8 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
     for name in data.tests:
         progress.write(note=f"scoring {name}")
         test = extract(encoder, open_split(place, name, training=False), cache, precision=precision)
-        found = task.evaluate(head, test)
+        with torch.autocast(device(), torch.bfloat16, enabled=precision == "bf16"):
+            found = task.evaluate(head, test)
         outcome.items[name] = len(test)
         outcome.metrics |= {metric_key(name, key): float(value) for key, value in found.metrics.items()}
         outcome.unavailable |= {metric_key(name, key): reason for key, reason in found.unavailable.items()}

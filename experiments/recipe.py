@@ -77,7 +77,7 @@ _TINY = RunConfig(
     size="tiny",
     data=DataConfig(vocabulary=1024, sim_threshold=0.24, max_images=6, seq_len=256, text_len=80),
     pretrain=PretrainConfig(images=32_000, images_per_step=64, optim=_TINY_OPTIM),
-    text_lm=TextLmConfig(source="mmc4", steps=1_000, batch=64, optim=resolve_optim(_TINY_OPTIM, 1e-3, 1_000)),
+    text_lm=TextLmConfig(source="mmc4", steps=250, batch=64, optim=resolve_optim(_TINY_OPTIM, 1e-3, 250)),
     language=LanguageModels(retrieve=SCRATCH, caption=TEXT_LM),
 )
 

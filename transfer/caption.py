@@ -93,7 +93,7 @@ class CaptionHead(TransferHead):
 class Caption(TransferTask):
     """BLEU-4 and CIDEr of generated captions against all references of a split."""
 
-    protocol = 1
+    protocol = 2
     metrics = ("b4", "cider")
     reads_text = True
     generates = True
@@ -112,7 +112,7 @@ class Caption(TransferTask):
         """Table 8: 20k steps of 512 (one pass over 10.24M), all parts at 1e-4; at tiny greedy search."""
         if size == "tiny":
             return cls.Config(
-                epochs=12.0,
+                epochs=6.0,
                 batch=128,
                 lr=1e-3,
                 lr_pretrained=1e-3,

@@ -103,7 +103,7 @@ class ClassifyHead(TransferHead):
 class Classify(TransferTask):
     """Attention probe; accuracy@1 = share of images whose largest logit is their label."""
 
-    protocol = 1
+    protocol = 2
     metrics = ("acc1", "acc1_standardised")
     reads_text = False
 

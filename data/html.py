@@ -46,7 +46,6 @@ _CLOSES = {
     "th": frozenset(("td", "th", "p")),
     "body": frozenset(("head", "title")),
 }
-_MARKED_SECTION = re.compile(r"<!\[[^>]*(?:>|$)")  # a comment to browsers; some versions of the parser raise on it
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 _SPACES = re.compile(r"\s+")
 _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
@@ -105,7 +104,7 @@ def decode(raw: bytes) -> tuple[str, Decoded]:
 def parse(text: str) -> Page:
     """The blocks and pictures of a page. Any text is accepted."""
     reader = _Reader()
-    reader.feed(_MARKED_SECTION.sub("", text))
+    reader.feed(text)
     reader.close()
     reader.finish()
     return reader.page
@@ -225,6 +224,12 @@ class _Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._open[-1].hidden:
             self._parts.append(_LINE_ENDS.sub("\n", data) if self._open[-1].pre else _SPACES.sub(" ", data))
+
+    def parse_html_declaration(self, i: int) -> int:
+        """As the parser, but "<![" starts a comment as in browsers; some versions of the parser raise on it."""
+        if not self.rawdata.startswith("<![", i):
+            return super().parse_html_declaration(i)
+        return self.rawdata.find(">", i) + 1 or len(self.rawdata)
 
     def finish(self) -> None:
         """Write out what the end of the page left open."""

@@ -373,11 +373,11 @@ class Loader:
                 reason = f"a whole epoch of {documents} documents gave not one that can be used"
             progress.used_in_epoch = 0
         if reason is not None:
-            causes = ", ".join(f"{cause} {progress.coverage[cause]}" for cause in sorted(progress.examples))
-            shown = "".join(f"\n  {cause}: {one}" for cause, held in progress.examples.items() for one in held)
+            examples = progress.examples.items()
+            # One line, as a record keeps no more of an error.
+            causes = "; ".join(f"{cause} {progress.coverage[cause]}, as {held[0]}" for cause, held in sorted(examples))
             raise CorpusError(
-                f"corpus {self.corpus.name!r}: {reason}. Causes so far: {causes}. Repair the corpus or its rules, or "
-                f"raise max_skip_fraction if this share is expected. First examples:{shown}"
+                f"corpus {self.corpus.name!r}: {reason}. Causes so far: {causes}. Repair the corpus or its rules."
             )
 
     def _read(self, index: int, epoch: int) -> tuple[Drawn | Bad, list[Bad]]:

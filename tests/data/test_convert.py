@@ -98,6 +98,11 @@ def test_an_unclosed_dropped_element_ends_with_its_parent():
     assert texts("<div><nav>menu</div><p>text") == ["text"]
 
 
+def test_conditional_comments_hide_nothing_but_themselves():
+    html = "<!--[if gt IE 8]><!--><html><!--<![endif]--><p>a<!--[if IE]>b<![endif]--></p><!-- c --><![if !IE]>d"
+    assert texts(html) == ["a", "d"]
+
+
 def test_sources_of_a_picture_in_order_of_preference():
     html = (
         '<picture><source srcset="s.webp"><img src=" a.png " data-src=b.png data-original=c data-lazy-src=d '

@@ -111,7 +111,7 @@ def fit(
 ) -> dict[str, float]:
     """Train `module` on every batch of `stream`; the means of the last logged step.
 
-    folder: holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every tenth of the
+    folder: holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every fifth of the
     run and at its end, its values join that step's metrics.
 
     Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, OSError when a checkpoint or
@@ -126,7 +126,7 @@ def fit(
         logger.info("continuing %s from step %d of %d", folder.name, start, stream.steps)
     metrics = MetricsFile(folder / "metrics.jsonl", keep_below=start)
     last: dict[str, float] = dict(found.state["last"]) if found is not None else {}
-    probe_steps = {max(0, round(stream.steps * tenth / 10) - 1) for tenth in range(1, 11)} if probe else set()
+    probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
     device = next(module.parameters()).device
     module.train()
     saved_at = time.monotonic()

@@ -193,8 +193,9 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
         objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
     else:
         checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
-    counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     optimisation = _optimisation(spec.optim)
+    with torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
+        counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     probed = source.probe(PROBE_IMAGES)
     unavailable = {} if probed is not None else {"probe": source.why_no_probe()}
     for reason in unavailable.values():

@@ -112,7 +112,7 @@ class Caption(TransferTask):
         """Table 8: 20k steps of 512 (one pass over 10.24M), all parts at 1e-4; at tiny greedy search."""
         if size == "tiny":
             return cls.Config(
-                epochs=6.0,
+                epochs=4.0,
                 batch=128,
                 lr=1e-3,
                 lr_pretrained=1e-3,

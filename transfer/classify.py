@@ -126,7 +126,7 @@ class Classify(TransferTask):
     def configure(cls, size: str) -> Config:
         """Table 8: 90 epochs of batch 8192 at 1e-4, 1500 of 14k steps warm-up; at tiny the measured recipe."""
         if size == "tiny":
-            return cls.Config(epochs=20.0, batch=128, lr=2e-3, lr_pretrained=2e-3, warmup=0.1)
+            return cls.Config(epochs=12.0, batch=128, lr=2e-3, lr_pretrained=2e-3, warmup=0.1)
         return cls.Config(epochs=90.0, batch=8192, lr=1e-4, lr_pretrained=1e-4, warmup=1500 / 14_130)
 
     def head(self, train: FeatureSplit, seed: int) -> ClassifyHead:

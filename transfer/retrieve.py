@@ -91,7 +91,7 @@ class Retrieve(TransferTask):
     def configure(cls, size: str) -> Config:
         """Table 8: 5k steps of 16k pairs (5.6 passes over 14.7M), 1e-3 for new parts and 1e-5 for pretrained ones."""
         if size == "tiny":
-            return cls.Config(epochs=8.0, batch=128, lr=1e-3, lr_pretrained=1e-3, warmup=0.1)
+            return cls.Config(epochs=5.0, batch=128, lr=1e-3, lr_pretrained=1e-3, warmup=0.1)
         return cls.Config(epochs=5000 / 898, batch=16_384, lr=1e-3, lr_pretrained=1e-5, warmup=0.1)
 
     def head(self, train: FeatureSplit, seed: int) -> RetrieveHead:

@@ -26,7 +26,7 @@ def forecast(
     """
     said = f"this machine multiplies in {multiplies_in}"
     places = {slot.run_id: (slot.row, slot.stage) for slots in plan.slots.values() for slot in slots}
-    known = {place: record for table in plan.slots for place, record in _committed(records / f"{table}.jsonl", plan)}
+    known = {place: record for table in plan.slots for place, record in _committed(records, plan, table)}
     found = [(run, known[places[run.run_id]]) for run in missing if places[run.run_id] in known]
     if len(found) < len(missing) / 2:
         return f"{said}; how long it takes is not known beforehand, as the committed records hold too few such runs"
@@ -40,13 +40,14 @@ def forecast(
     return f"{said}; about {expected} expected (committed runs: {duration(total)} on {', '.join(machines)}{slower})"
 
 
-def _committed(path: Path, plan: Plan) -> Sequence[tuple[tuple[str, str], list[RunRecord]]]:
+def _committed(records: Path, plan: Plan, table: str) -> Sequence[tuple[tuple[str, str], list[RunRecord]]]:
     """Finished records of a committed table by row and stage."""
+    path = records / f"{plan.publication(table, ()).name}.jsonl"
     if not path.exists():
         return []
     publication = publish.load(path)
     held: dict[tuple[str, str], list[RunRecord]] = {}
-    for slot in publication.slots if publication.scale == plan.scale.name else ():
+    for slot in publication.slots:
         record = publication.records.get(slot.run_id)
         if record is not None and record.status is Status.DONE:
             held.setdefault((slot.row, slot.stage), []).append(record)

@@ -34,7 +34,7 @@ from results.schema import Kind
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 TIMEOUT_MINUTES = 60 * 24 * 30  # submitit's default of a few minutes would end a training
 
 

@@ -7,8 +7,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from experiments.tables import TABLES, get_table
 from experiments.world import Place
 from results import publish
 from results.record import load_all, write_atomic
-from results.schema import RunRecord, Status, Table
+from results.schema import Publication, RunRecord, Status, Table
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_STOPPED = 0, 1, 2, 3, 130
 
@@ -112,7 +113,9 @@ def sweep(options: argparse.Namespace) -> int:
     runs = options.runs.resolve()
     config, known = _with_embedded(config, runs, uses_it=scale.embedded)
     tables = [preflight.with_labels(table, config.data, known) for table in tables]
-    plan = build_plan(tables, range(options.seeds), scale, config, Suite(), known)
+    plan_of = partial(build_plan, tables, scale=scale, config=config, catalogue=Suite(), digests=known)
+    plan = plan_of(range(options.seeds))
+    published = _published(plan, tables, _out(options))
     records, problems = load_all(runs)
     for problem in problems:
         print(f"warning: {problem.message}; it is left out", file=sys.stderr)
@@ -124,7 +127,11 @@ def sweep(options: argparse.Namespace) -> int:
     if not options.collate:
         _run(plan, records, place, options)
         records, _ = load_all(runs)
-    return _collate(plan, tables, records, _out(options), time.monotonic() - began)
+    seconds = time.monotonic() - began
+    print(_stages(plan, records, seconds))
+    merged = _merged(records, published)
+    seeds = [*range(options.seeds), *_other_seeds(plan_of, range(options.seeds), published, merged)]
+    return _collate(plan_of(seeds), tables, merged, published, options)
 
 
 def _out(options: argparse.Namespace) -> Path:
@@ -188,18 +195,61 @@ def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argpar
     launch.LAUNCHERS[options.launcher](launch.ordered(missing), machine)
 
 
-def _collate(plan: Plan, tables: Sequence[Table], records: Sequence[RunRecord], out: Path, seconds: float) -> int:
+def _published(plan: Plan, tables: Sequence[Table], out: Path) -> Mapping[str, Publication]:
+    """What the folder written to holds of these tables, by name. Raises RecordError where that cannot be read."""
+    names = [plan.publication(table.name, ()).name for table in tables]
+    paths = {name: out / "records" / f"{name}.jsonl" for name in names}
+    return {name: publish.load(path) for name, path in paths.items() if path.exists()}
+
+
+def _merged(records: Sequence[RunRecord], published: Mapping[str, Publication]) -> list[RunRecord]:
+    """Records of this machine and published ones by run; of two, the one that is done, and ours where both are."""
+    merged = {run_id: record for held in published.values() for run_id, record in held.records.items()}
+    for record in records:
+        if record.status is Status.DONE or record.run_id not in merged:
+            merged[record.run_id] = record
+    return list(merged.values())
+
+
+def _other_seeds(
+    plan_of: Callable[[Sequence[int]], Plan],
+    asked: Sequence[int],
+    published: Mapping[str, Publication],
+    records: Sequence[RunRecord],
+) -> list[int]:
+    """Published seeds beyond those asked for that are complete under this very configuration; they stay in a table."""
+    done = {record.run_id for record in records if record.status is Status.DONE}
+    others = {slot.seed for held in published.values() for slot in held.slots} - set(asked)
+    return [seed for seed in sorted(others) if all(run.run_id in done for run in plan_of([seed]).runs)]
+
+
+def _collate(
+    plan: Plan,
+    tables: Sequence[Table],
+    records: Sequence[RunRecord],
+    published: Mapping[str, Publication],
+    options: argparse.Namespace,
+) -> int:
     complete = True
     for table in tables:
         publication = plan.publication(table.name, records)
+        out = _out(options)
+        held = published.get(publication.name)
+        if held is not None and _finished(publication) < _finished(held):  # nothing is ever replaced by less
+            said = f"{out / 'records'} holds {_finished(held)} finished runs of {table.title}, here are"
+            out = options.runs
+            print(f"{said} {_finished(publication)}: written to {out}, --out chooses another place", file=sys.stderr)
         publish.export(publication, out / "records")
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]
         complete = complete and not missing
         print(f"{table.title}: {paths[0]}" + (f" ({len(missing)} runs missing, see its notes)" if missing else ""))
-    print(_stages(plan, records, seconds))
     return EXIT_DONE if complete else EXIT_INCOMPLETE
+
+
+def _finished(publication: Publication) -> int:
+    return sum(record.status is Status.DONE for record in publication.records.values())
 
 
 def _stages(plan: Plan, records: Sequence[RunRecord], seconds: float) -> str:

@@ -1,0 +1,88 @@
+"""Tables are made from published records and local runs together, and nothing is ever replaced by less.
+
+Records are made up here: no run is done, `--collate` is.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from results_helpers import make_record
+from sweep_helpers import TABLE, arguments, small_suite
+
+from experiments import preflight, sweep
+from experiments.catalogue import Suite
+from experiments.overrides import apply, parse
+from experiments.plan import Plan, build_plan
+from experiments.recipe import get_scale
+from experiments.specs import TransferSpec
+from results import publish, record
+from results.schema import RunRecord, metric_key
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_suite(monkeypatch)
+
+
+def plan(runs: Path, seeds: int, *changes: str) -> Plan:
+    """What a small sweep with these further settings plans."""
+    options = sweep.parser().parse_args(arguments(runs, *[part for each in changes for part in ("--set", each)]))
+    scale = get_scale("tiny")
+    config = preflight.with_precision(apply(scale.config, parse(options.set)))
+    config, known = sweep._with_embedded(config, runs, uses_it=True)
+    return build_plan([TABLE], range(seeds), scale, config, Suite(), known)
+
+
+def done(made: Plan) -> list[RunRecord]:
+    """A finished record of every run, each with a number of its own."""
+    records = []
+    for number, run in enumerate(made.runs):
+        columns = [c for c in TABLE.columns if isinstance(run.spec, TransferSpec) and c.task == run.spec.task]
+        metrics = {metric_key(c.dataset, c.metric): float(number) for c in columns}
+        records.append(make_record(run.plain, metrics, run_id=run.run_id))
+    return records
+
+
+def published(runs: Path, seeds: int) -> dict[str, bytes]:
+    """A complete table of that many seeds in the folder that `arguments` writes to; the bytes of its files."""
+    made = plan(runs, seeds)
+    publication = made.publication(TABLE.name, done(made))
+    publish.export(publication, runs / "out" / "records")
+    publish.collate(TABLE, publication, runs / "out" / "tables")
+    return files(runs / "out")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_without_any_run_the_published_table_comes_out_of_its_records(tmp_path: Path) -> None:
+    before = published(tmp_path, seeds=3)
+    assert sweep.main(arguments(tmp_path, "--collate")) == sweep.EXIT_DONE
+    assert files(tmp_path / "out") == before
+
+
+def test_a_local_run_takes_the_place_of_its_published_one_and_the_other_seeds_stay(tmp_path: Path) -> None:
+    before = published(tmp_path, seeds=2)
+    mine = next(each for each in done(plan(tmp_path, 1)) if "coco/tr1" in each.metrics)
+    mine = replace(mine, metrics={**mine.metrics, "coco/tr1": 77.25})
+    record.write(mine, tmp_path / mine.run_id, [])
+    assert sweep.main(arguments(tmp_path, "--collate")) == sweep.EXIT_DONE
+    after = publish.load(tmp_path / "out" / "records" / "small.jsonl")
+    assert {slot.seed for slot in after.slots} == {0, 1} and len(after.records) == len(plan(tmp_path, 2).runs)
+    assert after.records[mine.run_id].metrics["coco/tr1"] == 77.25
+    assert files(tmp_path / "out") != before
+
+
+def test_runs_of_other_settings_never_replace_a_fuller_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = published(tmp_path, seeds=2)
+    (mine, *_) = done(plan(tmp_path, 1, "pretrain.images=64"))
+    record.write(mine, tmp_path / mine.run_id, [])
+    code = sweep.main(arguments(tmp_path, "--set", "pretrain.images=64", "--collate"))
+    assert code == sweep.EXIT_INCOMPLETE
+    assert files(tmp_path / "out") == before
+    assert f"holds {len(plan(tmp_path, 2).runs)} finished runs of Small table" in capsys.readouterr().err
+    assert mine.run_id in publish.load(tmp_path / "records" / "small.jsonl").records

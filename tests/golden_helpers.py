@@ -34,7 +34,7 @@ def golden_place(folder: Path) -> Place:
 
 
 def corpus_digest(place: Place) -> str:
-    """Hash of the bytes trained on: another version of Pillow or matplotlib may draw other pictures."""
+    """Hash of the bytes trained on: another version of Pillow or torch may draw other pictures."""
     assert place.data.mmc4 is not None
     found = hashlib.sha256()
     for path in sorted(path for path in place.data.mmc4.rglob("*") if path.is_file()):

@@ -135,7 +135,7 @@ def recipe(publication: Publication) -> list[str]:
         return [title, "", "Nothing: every setting of every run is that of the paper's recipe."] if rows_of else []
     about = (
         "Settings of the runs above that differ from this suite's recipe for the paper (stated values as stated, the "
-        "rest as documented in `experiments/recipe.py`)."
+        "rest as documented in `experiments/configuration/recipe.py`)."
     )
     lines.sort(key=lambda line: (line[0] != PRETRAIN, line))
     return [title, "", about, "", *markdown_table(["stage", "setting", "paper", "here", "rows"], lines, left=5)]

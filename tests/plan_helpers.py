@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.catalogue import ObjectiveFacts, TaskFacts
-from experiments.overrides import suggest
-from experiments.recipe import get_scale
+from experiments.configuration.overrides import suggest
+from experiments.configuration.recipe import get_scale
+from experiments.planning.catalogue import ObjectiveFacts, TaskFacts
 from experiments.tables import TABLE1
 
 DIGESTS = {

@@ -13,15 +13,15 @@ from plan_helpers import DIGESTS, TINY, FakeCatalogue, Plain
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
-from experiments import plan as planning
-from experiments.catalogue import ObjectiveFacts
-from experiments.config import RunConfig
-from experiments.fairness import FairnessError, declared_differences, undeclared_differences
-from experiments.launch import ordered
-from experiments.overrides import ConfigError, apply, parse
-from experiments.plan import Plan, PlannedRun, Resolver, build_plan, listing
-from experiments.recipe import get_scale
-from experiments.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
+from experiments.configuration.config import RunConfig
+from experiments.configuration.overrides import ConfigError, apply, parse
+from experiments.configuration.recipe import get_scale
+from experiments.launching.launch import ordered
+from experiments.planning import plan as planning
+from experiments.planning.catalogue import ObjectiveFacts
+from experiments.planning.fairness import FairnessError, declared_differences, undeclared_differences
+from experiments.planning.plan import Plan, PlannedRun, Resolver, build_plan, listing
+from experiments.planning.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
 from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
 from results.canonical import flatten
 from results.record import parse as parse_record
@@ -428,7 +428,7 @@ def test_a_plan_at_the_papers_own_recipe_changes_nothing() -> None:
 
 
 def test_planning_imports_neither_torch_nor_pandas() -> None:
-    code = "import sys, experiments.plan; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
+    code = "import sys, experiments.planning.plan; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
     assert subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2]).returncode == 0
 
 

@@ -63,7 +63,7 @@ class Suite:
     def size(self, name: str) -> Any:
         """A size of backbones/sizes.py."""
         from backbones.sizes import SIZES
-        from experiments.overrides import ConfigError, suggest
+        from experiments.configuration.overrides import ConfigError, suggest
 
         if name not in SIZES:
             raise ConfigError(suggest(name, SIZES, "size"))

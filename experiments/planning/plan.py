@@ -155,7 +155,7 @@ class Resolver:
             )
             return spec, "", 0
         corpus = get_corpus(row.data)
-        facts = self.catalogue.objective(row.objective, config.size)
+        facts = self.catalogue.objective(row.objective)
         if facts.reads == "pairs" and not corpus.pairs:
             raise ConfigError(
                 f"row {row.label!r}: objective {row.objective!r} reads pairs (one image each), but corpus {row.data!r} "
@@ -202,7 +202,7 @@ class Resolver:
         self, config: RunConfig, row: Row, task: str, encoder: PlannedRun, seed: int
     ) -> tuple[PlannedRun, dict[str, PlannedRun]]:
         """A transfer of the row's encoder, and runs it needs besides."""
-        facts, data = self.catalogue.task(task, config.size), get_task(task)
+        facts, data = self.catalogue.task(task), get_task(task)
         recipe = facts.default
         for key, value in config.transfer.get(task, {}).items():
             recipe = overrides.set_field(recipe, key, value, prefix=f"transfer.{task}")

@@ -37,7 +37,7 @@ def test_real_settings_can_be_changed_and_mistakes_are_named() -> None:
     config = get_scale("tiny").config
     changed = apply(config, parse(["objectives.lcl.contrast_weight=0.5", "transfer.caption.decoding.beams=3"]))
     assert changed.objectives["lcl"]["contrast_weight"] == 0.5
-    assert changed.transfer["caption"] == {"decoding.beams": 3}
+    assert changed.transfer["caption"]["decoding.beams"] == 3
     with pytest.raises(ConfigError, match="Did you mean 'contrast_weight'"):
         apply(config, parse(["objectives.lcl.contrast_wieght=0.5"]))
     with pytest.raises(ConfigError, match="did you mean 'lcl'"):

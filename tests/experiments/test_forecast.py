@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from plan_helpers import DIGESTS, TINY, FakeCatalogue
+from plan_helpers import DIGESTS, TINY, FakeCatalogue, without_details
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
@@ -23,7 +23,8 @@ PROCESS_SECONDS = 9 * 100 + 30 + 9 * 70
 
 
 def plan(*changes: str, seed: int = 1) -> Plan:
-    return build_plan([TABLE1], [seed], TINY, apply(TINY.config, parse(changes)), FakeCatalogue(), DIGESTS)
+    config = apply(without_details(TINY.config), parse(changes))
+    return build_plan([TABLE1], [seed], TINY, config, FakeCatalogue(), DIGESTS)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from plan_helpers import TINY, FakeCatalogue
+from plan_helpers import TINY, FakeCatalogue, without_details
 
 from experiments.configuration.config import RunConfig
 from experiments.configuration.overrides import ConfigError, apply, parse
@@ -13,7 +13,7 @@ LOOK_UP = FakeCatalogue().config_class
 
 
 def changed(*assignments: str) -> RunConfig:
-    return apply(TINY.config, parse(assignments), LOOK_UP)
+    return apply(without_details(TINY.config), parse(assignments), LOOK_UP)
 
 
 def test_values_take_the_type_of_their_field() -> None:

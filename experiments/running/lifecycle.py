@@ -5,7 +5,6 @@ A run folder holds spec.json before the run, metrics.jsonl, progress.json and ch
 first instead of racing it.
 """
 
-import json
 import logging
 import math
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from experiments.planning.specs import Spec, TransferSpec, read_spec, to_plain
+from experiments.planning.specs import Spec, TransferSpec, Written, load_spec
 from experiments.running import checkpoint
 from experiments.running.fit import Stopped
 from experiments.running.hardware import multiplies_in
@@ -48,7 +47,7 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False) -> Status:
         path = folder / record.RECORD_FILE
         if path.exists() and record.read(path).status is Status.DONE:
             return Status.DONE
-        spec = read_spec(json.loads((folder / "spec.json").read_text()))
+        spec = load_spec(folder)
         progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)
         began = time.monotonic()
         status, reason, outcome = Status.DONE, "", Outcome()
@@ -75,7 +74,7 @@ def give_up(run_id: str, place: Place, scale: str, reason: str) -> None:
     """Record that a run failed which could not say so itself: its process was killed."""
     folder = place.runs / run_id
     with FileLock(folder / ".lock"):
-        spec = read_spec(json.loads((folder / "spec.json").read_text()))
+        spec = load_spec(folder)
         _write(folder, run_id, spec, scale, Status.FAILED, reason, Outcome(), 0.0)
 
 
@@ -103,7 +102,7 @@ def _transfers(spec: Spec) -> bool:
 def _write(
     folder: Path, run_id: str, spec: Spec, scale: str, status: Status, reason: str, outcome: Outcome, seconds: float
 ) -> None:
-    code = provenance.revision(ROOT)
+    code, parts = provenance.revision(ROOT), Written.load(folder)
     finite = {key: value for key, value in outcome.metrics.items() if math.isfinite(value)}
     not_finite = {key: f"it is {value}" for key, value in outcome.metrics.items() if key not in finite}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -111,7 +110,8 @@ def _write(
         run_id=run_id,
         kind=spec.kind,
         status=status,
-        spec=to_plain(spec),
+        spec=parts.spec,
+        defaults=parts.defaults,
         parent=outcome.parent,
         metrics=finite,
         chance=outcome.chance,

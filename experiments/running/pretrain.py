@@ -13,6 +13,7 @@ from data.images import ImageTransform
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec
 from experiments.running import checkpoint, cost
+from experiments.running.empty_terms import EmptyTerm
 from experiments.running.fit import Cadence, fit
 from experiments.running.outcome import Outcome
 from experiments.running.probe import visual_use
@@ -57,10 +58,17 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
     probe = None if probed is None else visual_use(objective, probed, transform, optimisation.precision)
     groups = groups_of(objective, spec.optim)
     loader = source.loader()
-    last = fit(
-        objective, loader, groups, optimisation, folder=folder, seed=spec.seed, progress=progress, probe=probe,
-        cadence=Cadence(),
-    )  # fmt: skip
+    try:
+        last = fit(
+            objective, loader, groups, optimisation, folder=folder, seed=spec.seed, progress=progress, probe=probe,
+            cadence=Cadence(),
+        )  # fmt: skip
+    except EmptyTerm as error:
+        layouts = " and ".join(layout.value for layout in cls.layouts_for(config)) or "images only"
+        raise EmptyTerm(
+            f"{error}: {spec.objective.name} reads {loader.corpus.name} as {layouts}; choose another corpus or layout, "
+            f"or set the term's weight to 0"
+        ) from None
     save_encoder(folder, objective.vision)
     return Outcome(
         metrics=last,

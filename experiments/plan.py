@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data.toyworld.spec import is_embedded
 from experiments import overrides
 from experiments.catalogue import Catalogue
 from experiments.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
 from experiments.corpora import get_corpus, get_task
 from experiments.fairness import Resolved, check
 from experiments.overrides import ConfigError
-from experiments.recipe import Scale, get_scale
+from experiments.recipe import STATED, Scale, get_scale
 from experiments.specs import (
     ABSENT,
     CorpusSpec,
@@ -45,6 +46,7 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     slots: Mapping[str, tuple[Slot, ...]]  # by table
     references: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # by table, row and stage
+    own_data: Mapping[str, tuple[str, ...]]  # by table: labels of rows whose corpus is not the embedded one
 
     def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
         """The table as these records fill it; records of other runs are left out."""
@@ -57,6 +59,8 @@ class Plan:
             slots=self.slots[table],
             records={record.run_id: record for record in records if record.run_id in wanted},
             references=self.references[table],
+            own_data=self.own_data[table],
+            stated=STATED,
         )
 
 
@@ -83,6 +87,7 @@ def build_plan(
     runs: dict[str, PlannedRun] = {}
     slots: dict[str, tuple[Slot, ...]] = {}
     references: dict[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    own: dict[str, tuple[str, ...]] = {}
     for table in tables:
         rows = [row for row in table.rows_at(scale.name) if not row.unavailable]
         table_slots: list[Slot] = []
@@ -106,6 +111,7 @@ def build_plan(
                     if slot not in table_slots:
                         table_slots.append(slot)
         slots[table.name] = tuple(table_slots)
+        own[table.name] = tuple(row.row.label for row in resolved if _reads_own_folder(row))
         counterparts = {row.label: _counterpart(table, row, scale) for row in rows}
         references[table.name] = {
             label: {stage: to_plain(run.spec) for stage, run in paper.row(table, row, 0).stages.items()}
@@ -114,7 +120,7 @@ def build_plan(
         }
     order = list(Kind)
     ordered = sorted(runs.values(), key=lambda run: order.index(run.kind))  # stable: in order of the tables otherwise
-    return Plan(scale, tuple(ordered), slots, references)
+    return Plan(scale, tuple(ordered), slots, references, own)
 
 
 class Resolver:
@@ -263,6 +269,12 @@ def _tokenizer(data: DataConfig) -> str:
 def _texts(data: DataConfig) -> tuple[str, ...]:
     """The corpus the tokenizer is made from, where it is made here."""
     return () if data.tokenizer is not None else (data.tokenizer_text,)
+
+
+def _reads_own_folder(row: Resolved) -> bool:
+    """Whether a row's encoder is trained on a folder that is set, and not on the embedded corpus."""
+    corpus = row.stages[Kind.PRETRAIN.value].spec.inputs.get("corpus", ABSENT)
+    return corpus != ABSENT and not is_embedded(corpus)
 
 
 def _counterpart(table: Table, row: Row, scale: Scale) -> Row | None:

@@ -98,10 +98,13 @@ class Column:
         """Key of the metric in RunRecord.metrics."""
         return metric_key(self.dataset, self.metric)
 
+    def name(self, scale: str) -> str:
+        """What the column is called at that scale."""
+        return self.analogue[scale].label if scale in self.analogue else self.label
+
     def title(self, scale: str) -> str:
-        """The heading at that scale, with the direction in which it is better."""
-        label = self.analogue[scale].label if scale in self.analogue else self.label
-        return f"{label} {'↑' if self.higher_is_better else '↓'}"
+        """The heading at that scale: its name with the direction in which it is better."""
+        return f"{self.name(scale)} {'↑' if self.higher_is_better else '↓'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,11 @@ class Row:
     paper: Mapping[str, str] = field(default_factory=dict)  # cells that select one line of the paper's CSV
     only_at: tuple[str, ...] = ()  # scales the row exists at; empty: every scale
     unavailable: str = ""  # why nobody can run this row here; printed instead of its cells
+
+    @property
+    def untouched(self) -> bool:
+        """Whether this is the initial encoder, which no objective has touched."""
+        return self.objective is None
 
     def exists_at(self, scale: str) -> bool:
         """Whether the row belongs to the table at that scale."""
@@ -166,13 +174,19 @@ class Publication:
     slots: tuple[Slot, ...]
     records: Mapping[str, RunRecord]  # by run_id; a slot without a record is a missing run
     data_prefix: str = ""  # printed before the names of corpora that only stand in for the paper's: "toy "
+    own_data: tuple[str, ...] = ()  # labels of rows that read a user's own folder, which stands in for nothing
     references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stage -> settings the paper states
     schema_version: int = SCHEMA_VERSION
 
     @property
     def name(self) -> str:
         """File name without suffix: "table1" at the embedded scale, "table1-base16" at another."""
         return self.table if self.scale == EMBEDDED else f"{self.table}-{self.scale}"
+
+    def data_label(self, row: Row) -> str:
+        """A row's corpus as printed."""
+        return row.data if row.label in self.own_data else f"{self.data_prefix}{row.data}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What is run, once; what names a run; and that rows differ in nothing they do not declare."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,15 @@ from plan_helpers import DIGESTS, TINY, FakeCatalogue, Plain
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
+from data.toyworld.spec import ToyworldSpec
 from experiments import plan as planning
-from experiments.catalogue import ObjectiveFacts
+from experiments.catalogue import Catalogue, ObjectiveFacts, Suite
 from experiments.config import RunConfig
 from experiments.fairness import FairnessError, declared_differences, undeclared_differences
 from experiments.launch import ordered
 from experiments.overrides import ConfigError, apply, parse
 from experiments.plan import Plan, PlannedRun, Resolver, build_plan, listing
-from experiments.recipe import get_scale
+from experiments.recipe import STATED, get_scale
 from experiments.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
 from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
 from results.canonical import flatten
@@ -35,7 +37,7 @@ def plan(
     sets: Sequence[str] = (),
     digests: Mapping[str, str] = DIGESTS,
     scale: str = "tiny",
-    catalogue: FakeCatalogue | None = None,
+    catalogue: Catalogue | None = None,
 ) -> Plan:
     catalogue = catalogue or FakeCatalogue()
     chosen = get_scale(scale)
@@ -401,21 +403,40 @@ def test_the_plan_fills_the_table_it_was_made_for() -> None:
     assert set(publication.records) == ids(made)
     text = render(TABLE1, publication)
     assert text.startswith("# Table 1: TINY SCALE") and text.count("50.0") == 9
-    assert "toy mmc4" in text
+
+
+def test_a_corpus_is_called_a_toy_exactly_if_it_is_the_embedded_one() -> None:
+    embedded = {name: f"{ToyworldSpec().folder_name}/{name}" for name in DIGESTS}
+    made = plan([TABLE1, TABLE5], digests={**embedded, "laion": "0123456789abcdef"})
+    publications = {name: made.publication(name, ()) for name in ("table1", "table5")}
+    assert publications["table1"].own_data == () and publications["table5"].own_data == ("LCL on LAION",)
+    own = plan(digests={**embedded, "mmc4": "0123456789abcdef"}).publication("table1", ())
+    assert "Random encoder" not in own.own_data and {"CLIP", "LCL"} <= set(own.own_data)
+    assert own.data_label(TABLE1.rows[0]) == "mmc4-pair"
+    assert publications["table1"].data_label(TABLE1.rows[0]) == "toy mmc4-pair"
+    assert plan(digests={}).publication("table1", ()).own_data == ()
 
 
 def test_the_recipe_section_compares_with_the_papers_scale() -> None:
     made = plan(sets=["pretrain.images=12345", "objectives.lcl.contrast_weight=7"])
     text = render(TABLE1, made.publication("table1", [done(run) for run in made.runs]))
-    changes = text[text.index("## What the tiny recipe changes") : text.index("## Differences")]
-    lines = {
-        line.split("|")[2].strip(): [cell.strip() for cell in line.split("|")]
-        for line in changes.splitlines()[4:]
-        if line
-    }
-    assert lines["images"][3:5] == ["2,048,000,000", "12,345"]
-    assert lines["objective.config.contrast_weight"][3:6] == ["0.1", "7", "LCL"]
-    assert not any("inputs" in key or "seed" in key for key in lines)
+    (stated,) = re.findall(r"^- pretrain, stated in the paper: (.*)$", text, re.M)
+    (open_,) = re.findall(r"^- pretrain, the suite's choice: (.*)$", text, re.M)
+    assert "images 2,048,000,000 → 12,345;" in stated and "objectives.lcl.contrast_weight 0.1 → 7" in stated
+    assert "optim.clip_norm none → 1" in open_ and "optim.lr" not in open_
+    assert "inputs" not in stated + open_ and "seed;" not in stated + open_
+
+
+def test_every_setting_that_is_called_stated_is_one_of_the_papers_recipe() -> None:
+    """A typing error would call a stated value the suite's choice."""
+    made = plan(scale="base16", catalogue=Suite())
+    found: dict[str, set[str]] = {}
+    for stages in made.references["table1"].values():
+        for stage, spec in stages.items():
+            name = (spec.get("objective") or {}).get("name")
+            leaves = {key.replace("objective.config", f"objectives.{name}") for key in flatten(spec)}
+            found[stage] = found.get(stage, set()) | leaves
+    assert not [(stage, key) for stage, keys in STATED.items() for key in keys if key not in found[stage]]
 
 
 def test_a_plan_at_the_papers_own_recipe_changes_nothing() -> None:

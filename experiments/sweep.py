@@ -15,20 +15,20 @@ from typing import Any
 
 from data.errors import CorpusError
 from data.toyworld.spec import ToyworldSpec
-from experiments import launch, preflight
-from experiments.board import duration
-from experiments.catalogue import Suite
-from experiments.config import RunConfig
-from experiments.corpora import FOLDERS, digests
-from experiments.fit import Stopped
-from experiments.forecast import forecast
-from experiments.hardware import multiplies_in
-from experiments.overrides import ConfigError, apply, parse, suggest
-from experiments.plan import Plan, build_plan, listing
-from experiments.recipe import SCALES, get_scale
-from experiments.specs import to_plain
+from experiments.configuration.config import RunConfig
+from experiments.configuration.corpora import FOLDERS, digests
+from experiments.configuration.overrides import ConfigError, apply, parse, suggest
+from experiments.configuration.recipe import SCALES, get_scale
+from experiments.launching import launch, preflight
+from experiments.launching.board import duration
+from experiments.launching.forecast import forecast
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import Plan, build_plan, listing
+from experiments.planning.specs import to_plain
+from experiments.running.fit import Stopped
+from experiments.running.hardware import multiplies_in
+from experiments.running.world import Place
 from experiments.tables import TABLES, get_table
-from experiments.world import Place
 from results import publish
 from results.record import load_all, write_atomic
 from results.schema import Publication, RunRecord, Status, Table

@@ -1,10 +1,11 @@
 """The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 5, 6); control rows are ours.
 
 Adding a row is one `Row`, adding a table one `Table` in TABLES. What equal rows of two tables share is found by
-planning (experiments/plan.py): the LCL row on MMC4 stands in Tables 1, 5, 6a and 6b and is trained once a seed.
+planning (experiments/planning/plan.py): the LCL row on MMC4 stands in Tables 1, 5, 6a and 6b and is trained once a
+seed.
 """
 
-from experiments.overrides import suggest
+from experiments.configuration.overrides import suggest
 from results.schema import Analogue, Column, Row, Table
 
 _TINY = "tiny"

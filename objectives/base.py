@@ -25,8 +25,8 @@ class Objective(nn.Module, ABC):
     """A pre-training objective: owns its heads, borrows the backbones, turns a batch into losses.
 
     A subclass lives in `objectives/<name>.py` under `@register("<name>")`, nests its own frozen
-    `Config(Objective.Config)`, and declares what it reads. Its paper defaults are the defaults
-    of `Config`; what differs at a size is decided in `config`.
+    `Config(Objective.Config)`, and declares what it reads. The defaults of `Config` are the paper's; what a scale
+    changes in them stands with that scale (experiments/configuration/recipe.py).
     """
 
     name: ClassVar[str]  # set by `register`
@@ -37,12 +37,7 @@ class Objective(nn.Module, ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Options of the objective; a subclass adds its own fields."""
-
-    @classmethod
-    def config(cls, size_name: str) -> Config:
-        """The default options at a named size."""
-        return cls.Config()
+        """What can be chosen about the objective; a subclass adds its own fields."""
 
     @classmethod
     def layouts_for(cls, config: Config) -> tuple[Layout, ...]:
@@ -56,7 +51,7 @@ class Objective(nn.Module, ABC):
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__()
-        self.options, self.vision, self.language, self.special = config, vision, language, special
+        self.config, self.vision, self.language, self.special = config, vision, language, special
 
     def prepare(self, images: Iterable[Float[Tensor, "_ 3 s s"]]) -> None:
         """Called once before the first step with batches of training images; fit what must be fitted to them here."""

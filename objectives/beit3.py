@@ -75,16 +75,9 @@ class BEiT3(Objective):
             if min(self.image_weight, self.text_weight) < 0:
                 raise ValueError(f"weights of terms are at least 0, got {self}")
 
-    options: Config
+    config: Config
     image_mean: Tensor
     image_std: Tensor
-
-    @classmethod
-    def config(cls, size_name: str) -> Config:
-        """The paper's sizes; at `tiny` 512 codes fitted to 32,768 patches and blocks of at least two of 16 patches."""
-        if size_name == "tiny":
-            return cls.Config(masks=MaskRules(min_block=2), codes=512, fit_patches=32_768)
-        return cls.Config()
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__(config, vision, language, special)
@@ -118,7 +111,7 @@ class BEiT3(Objective):
         text = masked_token_loss(hidden, rows.input_ids, plan.text, self.language.logits)
         return Losses(
             terms={"masked_image": image, "masked_text": text},
-            weights={"masked_image": self.options.image_weight, "masked_text": self.options.text_weight},
+            weights={"masked_image": self.config.image_weight, "masked_text": self.config.text_weight},
             watch={**watch, **collapse(patches.mean(dim=1))},
         )
 
@@ -126,7 +119,7 @@ class BEiT3(Objective):
         """What is hidden in this batch: a function of each document's seed and content alone."""
         side = self.vision.size.image_size // self.vision.size.patch_size
         rows = batch[Layout.INTERLEAVED]
-        return plan_masks(rows, batch.doc_seed, side, self.options.masks, self.special, self.language.vocab_size)
+        return plan_masks(rows, batch.doc_seed, side, self.config.masks, self.special, self.language.vocab_size)
 
     def read(self, batch: Batch, plan: MaskPlan) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "m p v"]]:
         """States of the language model and patch tokens of the encoder, from what the plan leaves visible."""

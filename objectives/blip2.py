@@ -83,7 +83,7 @@ class BLIP2(CoCa):
             if self.negatives not in CANDIDATES:
                 raise ValueError(f"BLIP-2 draws {' or '.join(CANDIDATES)} negatives, not {self.negatives!r}")
 
-    options: Config
+    config: Config
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__(config, vision, language, special)
@@ -104,10 +104,10 @@ class BLIP2(CoCa):
         watch |= {"text_nll": caption.text_nll()} | collapse(patches.mean(dim=1))
         if len(matched):
             watch["match_acc"] = (logits.argmax(dim=1) == matched.long()).float().mean()
-        options = self.options
+        config = self.config
         return Losses(
             {"contrast": contrast, "match": matching_loss(logits, matched), "caption": caption.term()},
-            {"contrast": options.contrast_weight, "match": options.match_weight, "caption": options.caption_weight},
+            {"contrast": config.contrast_weight, "match": config.match_weight, "caption": config.caption_weight},
             watch,
         )
 
@@ -125,12 +125,12 @@ class BLIP2(CoCa):
             own = first + torch.arange(len(v), device=v.device)
             everyone = torch.arange(len(both), device=v.device)
             allowed = captioned[:, None] & all_captioned.bool() & (own[:, None] != everyone)
-            if self.options.filter_captions:
+            if self.config.filter_captions:
                 allowed &= caption[:, None] != all_caption
-            if self.options.negatives == "local":
+            if self.config.negatives == "local":
                 allowed &= (everyone >= first) & (everyone < first + len(v))
             all_v, all_t = both.split([v.shape[1], t.shape[1]], dim=1)
-            scale = self.options.hardness * self.temperature.scale()
+            scale = self.config.hardness * self.temperature.scale()
             image = draw(scale * t @ all_v.T, allowed, pair_noise(key, all_key, IMAGE_DRAW))
             text = draw(scale * v @ all_t.T, allowed, pair_noise(key, all_key, TEXT_DRAW))
         return Negatives(image, text, allowed.any(dim=1))

@@ -44,7 +44,7 @@ class CoCa(CLIP):
             if min(self.contrast_weight, self.caption_weight) < 0:
                 raise ValueError(f"weights of terms are at least 0, got {self}")
 
-    options: Config
+    config: Config
 
     def forward(self, batch: Batch) -> Losses:
         """The terms `contrast` and `caption`."""
@@ -55,7 +55,7 @@ class CoCa(CLIP):
         watch |= {"text_nll": caption.text_nll()} | collapse(patches.mean(dim=1))
         return Losses(
             {"contrast": contrast, "caption": caption.term()},
-            {"contrast": self.options.contrast_weight, "caption": self.options.caption_weight},
+            {"contrast": self.config.contrast_weight, "caption": self.config.caption_weight},
             watch,
         )
 

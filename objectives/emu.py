@@ -63,14 +63,7 @@ class Emu(Objective):
                 if value not in get_args(choices):
                     raise ValueError(f"Emu has no option {value!r}; choose one of {', '.join(get_args(choices))}")
 
-    options: Config
-
-    @classmethod
-    def config(cls, size_name: str) -> Config:
-        """The paper's sizes; at `tiny` eight embeddings and two layers of the backbones' width."""
-        if size_name == "tiny":
-            return cls.Config(queries=8, depth=2, width=128, heads=2, ffn=512)
-        return cls.Config()
+    config: Config
 
     @classmethod
     def slots(cls, config: Config, patches: int) -> int:  # type: ignore[override]  # its own options, as in __init__
@@ -97,7 +90,7 @@ class Emu(Objective):
         hidden = self.language(inputs, causal(rows.attn_mask), rows.position_ids)
         text = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS)
         terms = {"generate": text.term(), "regress": self.regress(hidden, inputs, rows)}
-        weights = {"generate": 1.0, "regress": self.options.regression_weight}
+        weights = {"generate": 1.0, "regress": self.config.regression_weight}
         watch = {"text_nll": text.text_nll(), **collapse(patches.mean(dim=1))}
         if len(embeddings):
             values = embeddings.detach().float().flatten(0, 1)
@@ -109,11 +102,11 @@ class Emu(Objective):
         elements = self.elements(rows)
         before = elements.roll(-1, dims=1)  # a row starts with </s>, never with an image slot: nothing wraps around
         term = regression_loss(self.regression_head(hidden[before]), inputs[elements])
-        return Term(term.sum * hidden.shape[-1], term.count) if self.options.reduction == "sum" else term
+        return Term(term.sum * hidden.shape[-1], term.count) if self.config.reduction == "sum" else term
 
     def elements(self, rows: Rows) -> Bool[Tensor, "b t"]:
         """Positions whose input embedding is a regression target."""
         slots = rows.token_type == int(TokenType.IMG)
-        if self.options.regressed == "slots":
+        if self.config.regressed == "slots":
             return slots
         return slots | (rows.token_type == int(TokenType.EOI))

@@ -56,12 +56,7 @@ class Flamingo(Objective):
                 choices = ", ".join(get_args(TextTargets))
                 raise ValueError(f"Flamingo has no text_targets {self.text_targets!r}; choose one of {choices}")
 
-    options: Config
-
-    @classmethod
-    def config(cls, size_name: str) -> Config:
-        """The paper's sizes; at `tiny` one latent a patch and two layers of two heads."""
-        return cls.Config(latents=16, resampler_depth=2, heads=2) if size_name == "tiny" else cls.Config()
+    config: Config
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__(config, vision, language, special)
@@ -75,7 +70,7 @@ class Flamingo(Objective):
         rows = batch[Layout.MEDIA_TOKEN]
         patches = self.encode(batch.images)
         hidden = self.read(rows, self.resampler(patches))
-        extra = media_index(rows) > 0 if self.options.text_targets == "after_first_image" else None
+        extra = media_index(rows) > 0 if self.config.text_targets == "after_first_image" else None
         text = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS, extra)
         watch = {"text_nll": text.text_nll(), **self.gates(), **collapse(patches.mean(dim=1))}
         return Losses(terms={"generate": text.term()}, weights={"generate": 1.0}, watch=watch)

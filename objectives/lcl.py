@@ -67,7 +67,7 @@ class LCL(Objective):
                 if value not in choices:
                     raise ValueError(f"LCL has no option {value!r}; choose one of {', '.join(choices)}")
 
-    options: Config
+    config: Config
 
     @classmethod
     def layouts_for(cls, config: Config) -> tuple[Layout, ...]:  # type: ignore[override]  # its own options
@@ -82,14 +82,14 @@ class LCL(Objective):
 
     def forward(self, batch: Batch) -> Losses:
         """The terms `contrast` and `generate`."""
-        rows = batch[Layout(self.options.layout)]
+        rows = batch[Layout(self.config.layout)]
         patches = self.encode(batch.images)
         visual = self.connector(patches)
         hidden = self.language(self.embed(rows, visual.tokens), causal(rows.attn_mask), rows.position_ids)
         context = self.readout(self.at_boi(hidden, rows))
         chosen = self.contrasted(rows)
         document = batch.doc_seed[rows.img_row[chosen]]
-        groups = document if self.options.mask_same_document else None
+        groups = document if self.config.mask_same_document else None
         contrast, watch = info_nce(visual.pooled[chosen], context[chosen], self.temperature.scale(), groups)
         generate = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS | {TokenType.BOI}, self.generated(rows))
         watch |= {"text_nll": generate.text_nll()} | collapse(patches.mean(dim=1))
@@ -99,13 +99,13 @@ class LCL(Objective):
             watch["same_document"] = same_document_share(document)
         return Losses(
             {"contrast": contrast, "generate": generate.term()},
-            {"contrast": self.options.contrast_weight, "generate": self.options.generate_weight},
+            {"contrast": self.config.contrast_weight, "generate": self.config.generate_weight},
             watch,
         )
 
     def contrasted(self, rows: Rows) -> Bool[Tensor, " m"]:
         """Images that enter L_con. Without context the state at `<BoI>` is one constant: it would name no image."""
-        match self.options.skip_rule:
+        match self.config.skip_rule:
             case "content":
                 return rows.img_has_ctx
             case "index0":  # the released code's test; with `</s>` before every document it never fires
@@ -115,7 +115,7 @@ class LCL(Objective):
 
     def generated(self, rows: Rows) -> Bool[Tensor, "b t"]:
         """False on each `<BoI>` that is not a generation target, True elsewhere."""
-        match self.options.gen_on_boi:
+        match self.config.gen_on_boi:
             case "with_context":
                 predicted = rows.img_has_ctx
             case "always":

@@ -46,12 +46,7 @@ class Supervised(Objective):
             if self.classes < 2:
                 raise ValueError(f"a classifier needs at least 2 classes, got classes={self.classes}")
 
-    options: Config
-
-    @classmethod
-    def config(cls, size_name: str) -> Config:
-        """ImageNet's classes; at `tiny` the 24 patterns of the embedded corpus."""
-        return cls.Config(classes=24) if size_name == "tiny" else cls.Config()
+    config: Config
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__(config, vision, language, special)
@@ -62,9 +57,9 @@ class Supervised(Objective):
     def forward(self, batch: Batch) -> Losses:
         """The term `classify`. Raises ValueError where a label is not one of the classes."""
         largest = int(batch.labels.max()) if len(batch.labels) else -1
-        if largest >= self.options.classes:
+        if largest >= self.config.classes:
             raise ValueError(
-                f"the corpus labels class {largest}, but the classifier has classes={self.options.classes}; "
+                f"the corpus labels class {largest}, but the classifier has classes={self.config.classes}; "
                 "set the objective's classes to the corpus's"
             )
         features = self.encode(batch.images).mean(dim=1)

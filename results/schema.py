@@ -1,7 +1,7 @@
 """What the suite writes down and what it prints: run records, table declarations, publications. Standard library only.
 
-A `spec` is the JSON form of a resolved run (experiments/specs.py). The report reads these keys of it, all optional:
-`objective` ({"name", "config"} or null), `data` ({"name", ...}), `task`, `mode`, `protocol`, `seed`.
+A `spec` is the JSON form of a resolved run (experiments/planning/specs.py). The report reads these keys of it, all
+optional: `objective` ({"name", "config"} or null), `data` ({"name", ...}), `task`, `mode`, `protocol`, `seed`.
 """
 
 from collections.abc import Mapping

@@ -19,6 +19,8 @@ from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import SIZES
 from data.batch import Batch, Layout, Rows, TokenType
 from data.seeds import stable_seed, torch_generator
+from experiments.configuration.overrides import set_field
+from experiments.configuration.recipe import SCALES
 from objectives.base import Objective
 from objectives.registry import get
 
@@ -188,12 +190,20 @@ def _rows(docs: Sequence[Doc], layout: Layout, slots: int) -> Rows:
     )
 
 
+def at_tiny(group: str, kind: Any) -> Any:
+    """The Config of an objective (group "objectives") or a transfer task ("transfer") at the scale `tiny`."""
+    config = kind.Config()
+    for key, value in getattr(SCALES["tiny"].config, group).get(kind.name, {}).items():
+        config = set_field(config, key, value)
+    return config
+
+
 def build(name: str, seed: int = 0, **overrides: Any) -> Objective:
-    """A registered objective at size `tiny`, in fp32 and eval mode, with options overridden."""
+    """A registered objective at the scale `tiny`, in fp32 and eval mode, with fields of its Config overridden."""
     size, kind = SIZES["tiny"], get(name)
     with init_stream(seed, "init", "heads", name):
         vision, language = build_vision(size, seed), build_language(size, VOCABULARY, seed)
-        return kind(replace(kind.config(size.name), **overrides), vision, language, SPECIAL).eval()
+        return kind(replace(at_tiny("objectives", kind), **overrides), vision, language, SPECIAL).eval()
 
 
 def share_weights(of: Objective, to: Objective) -> None:
@@ -208,8 +218,8 @@ def batch_for(
 ) -> Batch:
     """The documents rendered as the objective reads them (or as `layouts`), with its own number of slots."""
     size = objective.vision.size
-    slots = objective.slots(objective.options, size.num_patches)
-    return batch(docs, layouts or objective.layouts_for(objective.options), slots, size.image_size, epoch)
+    slots = objective.slots(objective.config, size.num_patches)
+    return batch(docs, layouts or objective.layouts_for(objective.config), slots, size.image_size, epoch)
 
 
 def gradients(objective: Objective, loss: Tensor) -> dict[str, Tensor]:

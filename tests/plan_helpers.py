@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.catalogue import ObjectiveFacts, TaskFacts
-from experiments.overrides import suggest
-from experiments.recipe import get_scale
+from experiments.configuration.config import RunConfig
+from experiments.configuration.overrides import suggest
+from experiments.configuration.recipe import get_scale
+from experiments.planning.catalogue import ObjectiveFacts, TaskFacts
 from experiments.tables import TABLE1
 
 DIGESTS = {
@@ -78,16 +79,21 @@ class FakeSize:
     language: dict[str, int]
 
 
+def without_details(config: RunConfig) -> RunConfig:
+    """The settings of a scale, less what it changes in objectives and tasks: the made-up ones have other fields."""
+    return replace(config, objectives={}, transfer={})
+
+
 class FakeCatalogue:
     """The objectives there are, with made-up options; three tasks."""
 
     reads = declared_reads()
 
-    def objective(self, name: str, size: str) -> ObjectiveFacts:
+    def objective(self, name: str) -> ObjectiveFacts:
         passes = {"supervised": 0, "coca": 2, "blip2": 3}.get(name, 1)
         return ObjectiveFacts(self.config_class("objectives", name)(), self.reads[name], passes)
 
-    def task(self, name: str, size: str) -> TaskFacts:
+    def task(self, name: str) -> TaskFacts:
         return TaskFacts(Task(), protocol=1, reads_text=name != "classify", generates=name == "caption")
 
     def size(self, name: str) -> Any:

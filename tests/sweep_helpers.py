@@ -18,14 +18,15 @@ import pytest
 
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
-from experiments import launch, preflight, sweep
-from experiments.catalogue import Suite
-from experiments.overrides import apply, parse
-from experiments.plan import build_plan
-from experiments.recipe import get_scale
-from experiments.specs import PlannedRun, to_plain
+from experiments import sweep
+from experiments.configuration.overrides import apply, parse
+from experiments.configuration.recipe import get_scale
+from experiments.launching import launch, preflight
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import build_plan
+from experiments.planning.specs import PlannedRun, to_plain
+from experiments.running.world import Place
 from experiments.tables import ALL_NINE, TABLES
-from experiments.world import Place
 from results.record import write_atomic
 from results.schema import Row, Table
 

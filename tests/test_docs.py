@@ -28,9 +28,9 @@ import objectives
 from data import convert
 from data.batch import Batch, Rows
 from experiments import sweep, tables
-from experiments.catalogue import Suite
-from experiments.plan import build_plan
-from experiments.recipe import get_scale
+from experiments.configuration.recipe import get_scale
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import build_plan
 from objectives import registry
 from objectives.functional import total
 from results.schema import Row

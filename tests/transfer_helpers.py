@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers import SPECIAL
+from helpers import SPECIAL, at_tiny
 from PIL import Image
 from torch import Tensor, nn
 
@@ -109,7 +109,7 @@ def features(cache: Path, of: Encoder | None = None, **of_split: object) -> Feat
 def task(name: str, **changes: object) -> TransferTask:
     """A registered task in its tiny configuration, with changes."""
     cls = get(name)
-    config = replace(cls.configure("tiny"), **changes)  # type: ignore[arg-type]
+    config = replace(at_tiny("transfer", cls), **changes)
     return cls(config, text_model()) if cls.reads_text else cls(config)
 
 

@@ -139,7 +139,7 @@ class TransferTask(ABC):
     metrics: ClassVar[tuple[str, ...]]  # the paper's CSV columns without the data set: coco_tr1 -> tr1
     reads_text: ClassVar[bool]
     generates: ClassVar[bool] = False  # whether scoring writes text, token by token
-    Config: ClassVar[type[TransferConfig]]
+    Config: ClassVar[type[TransferConfig]]  # its defaults are the paper's Table 8; a scale changes them in recipe.py
 
     def __init__(self, config: TransferConfig, text: TextModel | None = None) -> None:
         """Raises ValueError where a task that reads text gets none, or the other way round."""
@@ -155,11 +155,6 @@ class TransferTask(ABC):
         if self._text is None:
             raise ValueError(f"transfer task {self.name!r} reads no text")
         return self._text
-
-    @classmethod
-    @abstractmethod
-    def configure(cls, size: str) -> TransferConfig:
-        """Default configuration at a named size: "tiny" (embedded scale), else the paper's Table 8."""
 
     @abstractmethod
     def head(self, train: FeatureSplit, seed: int) -> TransferHead:

@@ -100,27 +100,18 @@ class Caption(TransferTask):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TransferConfig):
-        """How captions are generated, and for how many images at once."""
+        """Table 8: 20k steps of 512 (one pass over 10.24M), all parts at 1e-4; and how captions are generated."""
 
+        epochs: float = 1.0
+        batch: int = 512
+        lr: float = 1e-4
+        lr_pretrained: float = 1e-4
+        warmup: float = 0.05
+        grad_clip: float | None = 1.0
         decoding: Decoding = field(default_factory=Decoding)
         images_at_once: int = 256
 
     config: Config
-
-    @classmethod
-    def configure(cls, size: str) -> Config:
-        """Table 8: 20k steps of 512 (one pass over 10.24M), all parts at 1e-4; at tiny greedy search."""
-        if size == "tiny":
-            return cls.Config(
-                epochs=4.0,
-                batch=128,
-                lr=1e-3,
-                lr_pretrained=1e-3,
-                warmup=0.1,
-                grad_clip=1.0,
-                decoding=Decoding(beams=1),
-            )
-        return cls.Config(epochs=1.0, batch=512, lr=1e-4, lr_pretrained=1e-4, warmup=0.05, grad_clip=1.0)
 
     def head(self, train: FeatureSplit, seed: int) -> CaptionHead:
         """MLP from the seed, language model a copy of the TextModel's."""

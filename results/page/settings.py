@@ -47,7 +47,7 @@ def recipe(filled: Filled) -> list[str]:
         return [title, "", nothing, "", *_own_settings(filled)] if everyone else []
     about = (
         "The paper's scale → here, in all rows unless some are named. What the paper states stands apart from what it "
-        "leaves open, where the first value is this suite's choice (`experiments/recipe.py`)."
+        "leaves open, where the first value is this suite's choice (`experiments/configuration/recipe.py`)."
     )
     sizes, rest = _sizes(found)
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)

@@ -112,8 +112,8 @@ def test_loss_at_init_is_near_its_closed_form(name: str) -> None:
         "generate": math.log(VOCABULARY),
         "masked_text": math.log(VOCABULARY),
         "match": math.log(2),
-        "classify": math.log(getattr(of.options, "classes", 1)),
-        "masked_image": math.log(getattr(of.options, "codes", 1)),
+        "classify": math.log(getattr(of.config, "classes", 1)),
+        "masked_image": math.log(getattr(of.config, "codes", 1)),
         "contrast": math.log(max(1.0, losses.terms["contrast"].count.item() if "contrast" in losses.terms else 1)),
     }
     for key in losses.terms.keys() & closed.keys():

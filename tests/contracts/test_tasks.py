@@ -4,6 +4,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
+from helpers import at_tiny
 from transfer_helpers import constant_encoder, encoder, split, task, train
 
 from objectives.functional import total
@@ -42,8 +43,7 @@ def test_there_are_the_three_frozen_tasks():
 def test_declarations(name):
     cls = get(name)
     assert cls.name == name and cls.protocol >= 1 and len(set(cls.metrics)) == len(cls.metrics) > 0
-    for size in ("tiny", "base16", "large14"):
-        config = cls.configure(size)
+    for config in (cls.Config(), at_tiny("transfer", cls)):
         assert is_dataclass(config) and config.label == "frozen-cached" and isinstance(config, cls.Config)
         assert {"epochs", "batch", "lr", "warmup", "weight_decay"} <= {field.name for field in fields(config)}
         hash(config)
@@ -131,7 +131,7 @@ def test_text_is_given_to_tasks_that_read_it_and_to_no_other(name):
     cls = get(name)
     wrong = None if cls.reads_text else text_model()
     with pytest.raises(ValueError, match=f"{name!r} (needs a TextModel|reads no text)"):
-        cls(cls.configure("tiny"), wrong)
+        cls(cls.Config(), wrong)
 
 
 def test_unknown_and_ill_named_tasks():

@@ -53,7 +53,7 @@ class MeanColour(Objective):
         """Squared error."""
         error = self.head(self.encode(batch.images).mean(1)).float() - batch.images.mean((2, 3))
         count = torch.tensor(float(len(batch.images)), device=error.device)
-        return Losses({"colour": Term(error.square().sum(), count)}, {"colour": self.options.weight}, {})
+        return Losses({"colour": Term(error.square().sum(), count)}, {"colour": self.config.weight}, {})
 '''
 ROW = Row(label="Mean colour", objective="mean_colour", data="mmc4-pair", task="Reg.")
 

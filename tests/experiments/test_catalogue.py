@@ -3,14 +3,14 @@
 import pytest
 from plan_helpers import DIGESTS
 
-from experiments.catalogue import Suite
-from experiments.corpora import TASKS
-from experiments.overrides import ConfigError, apply, parse
-from experiments.plan import build_plan
-from experiments.recipe import SCALES, get_scale
-from experiments.specs import PretrainSpec, read_spec, to_plain
+from experiments.configuration.corpora import TASKS
+from experiments.configuration.overrides import ConfigError, apply, parse
+from experiments.configuration.recipe import SCALES, get_scale
+from experiments.configuration.typed import from_plain
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import build_plan
+from experiments.planning.specs import PretrainSpec, read_spec, to_plain
 from experiments.tables import TABLES
-from experiments.typed import from_plain
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -37,7 +37,7 @@ def test_real_settings_can_be_changed_and_mistakes_are_named() -> None:
     config = get_scale("tiny").config
     changed = apply(config, parse(["objectives.lcl.contrast_weight=0.5", "transfer.caption.decoding.beams=3"]))
     assert changed.objectives["lcl"]["contrast_weight"] == 0.5
-    assert changed.transfer["caption"] == {"decoding.beams": 3}
+    assert changed.transfer["caption"]["decoding.beams"] == 3
     with pytest.raises(ConfigError, match="Did you mean 'contrast_weight'"):
         apply(config, parse(["objectives.lcl.contrast_wieght=0.5"]))
     with pytest.raises(ConfigError, match="did you mean 'lcl'"):

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from plan_helpers import DIGESTS, TINY, FakeCatalogue
+from plan_helpers import DIGESTS, TINY, FakeCatalogue, without_details
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
-from experiments import hardware
-from experiments.forecast import forecast
-from experiments.overrides import apply, parse
-from experiments.plan import Plan, build_plan
-from experiments.specs import PretrainSpec
+from experiments.configuration.overrides import apply, parse
+from experiments.launching.forecast import forecast
+from experiments.planning.plan import Plan, build_plan
+from experiments.planning.specs import PretrainSpec
+from experiments.running import hardware
 from results.publish import export
 
 HELD: dict[str, Any] = {"pretrain": 100.0, "text_lm": 30.0, "classify": 10.0, "retrieve": 20.0, "caption": 40.0}
@@ -23,7 +23,8 @@ PROCESS_SECONDS = 9 * 100 + 30 + 9 * 70
 
 
 def plan(*changes: str, seed: int = 1) -> Plan:
-    return build_plan([TABLE1], [seed], TINY, apply(TINY.config, parse(changes)), FakeCatalogue(), DIGESTS)
+    config = apply(without_details(TINY.config), parse(changes))
+    return build_plan([TABLE1], [seed], TINY, config, FakeCatalogue(), DIGESTS)
 
 
 @pytest.fixture

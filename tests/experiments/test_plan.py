@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import DIGESTS, TINY, FakeCatalogue, Plain
+from plan_helpers import DIGESTS, TINY, FakeCatalogue, without_details
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
 from data.toyworld.spec import ToyworldSpec
-from experiments import plan as planning
-from experiments.catalogue import Catalogue, ObjectiveFacts, Suite
-from experiments.config import RunConfig
-from experiments.fairness import FairnessError, declared_differences, undeclared_differences
-from experiments.launch import ordered
-from experiments.overrides import ConfigError, apply, parse
-from experiments.plan import Plan, PlannedRun, Resolver, build_plan, listing
-from experiments.recipe import STATED, get_scale
-from experiments.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
+from experiments.configuration.config import RunConfig
+from experiments.configuration.overrides import ConfigError, apply, parse
+from experiments.configuration.recipe import STATED, get_scale
+from experiments.launching.launch import ordered
+from experiments.planning import plan as planning
+from experiments.planning.catalogue import Catalogue, Suite
+from experiments.planning.fairness import FairnessError, declared_differences, undeclared_differences
+from experiments.planning.plan import Plan, PlannedRun, Resolver, build_plan, listing
+from experiments.planning.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
 from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
 from results.canonical import flatten
 from results.record import parse as parse_record
@@ -41,7 +41,7 @@ def plan(
 ) -> Plan:
     catalogue = catalogue or FakeCatalogue()
     chosen = get_scale(scale)
-    config = apply(chosen.config, parse(sets), catalogue.config_class)
+    config = apply(without_details(chosen.config), parse(sets), catalogue.config_class)
     return build_plan(tables, seeds, chosen, config, catalogue, digests)
 
 
@@ -223,7 +223,7 @@ def test_a_run_id_is_what_a_record_of_the_run_must_carry() -> None:
 
 
 def resolved(table: Table, scale: str = "tiny", config: RunConfig | None = None) -> dict[str, Any]:
-    resolver = Resolver(config or get_scale(scale).config, FakeCatalogue(), DIGESTS)
+    resolver = Resolver(config or without_details(get_scale(scale).config), FakeCatalogue(), DIGESTS)
     rows = [row for row in table.rows_at(scale) if not row.unavailable]
     return {row.label: resolver.row(table, row, 0) for row in rows}
 
@@ -367,13 +367,14 @@ def test_a_value_the_objective_refuses_is_named_with_its_key() -> None:
         plan(sets=["objectives.lcl.contrast_weight=-1"])
 
 
-def test_an_objectives_defaults_may_depend_on_the_size() -> None:
-    class Sized(FakeCatalogue):
-        def objective(self, name: str, size: str) -> ObjectiveFacts:
-            facts = super().objective(name, size)
-            return replace(facts, default=Plain(embed_dim=8)) if name == "clip" and size == "tiny" else facts
-
-    assert pretrain(plan(catalogue=Sized()), "CLIP").objective.config == {"embed_dim": 8}  # type: ignore[union-attr]
+def test_what_a_scale_changes_in_an_objective_is_planned_and_can_be_changed_again() -> None:
+    config = replace(without_details(TINY.config), objectives={"clip": {"embed_dim": 8}})
+    for changes, expected in (((), 8), (("objectives.clip.embed_dim=16",), 16)):
+        catalogue = FakeCatalogue()
+        made = build_plan(
+            [TABLE1], [0], TINY, apply(config, parse(changes), catalogue.config_class), catalogue, DIGESTS
+        )
+        assert pretrain(made, "CLIP").objective.config == {"embed_dim": expected}  # type: ignore[union-attr]
 
 
 # ---- what is printed ----
@@ -449,7 +450,7 @@ def test_a_plan_at_the_papers_own_recipe_changes_nothing() -> None:
 
 
 def test_planning_imports_neither_torch_nor_pandas() -> None:
-    code = "import sys, experiments.plan; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
+    code = "import sys, experiments.planning.plan; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
     assert subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2]).returncode == 0
 
 

@@ -10,12 +10,13 @@ import pytest
 from results_helpers import make_record
 from sweep_helpers import TABLE, arguments, small_suite
 
-from experiments import preflight, sweep
-from experiments.catalogue import Suite
-from experiments.overrides import apply, parse
-from experiments.plan import Plan, build_plan
-from experiments.recipe import get_scale
-from experiments.specs import TransferSpec
+from experiments import sweep
+from experiments.configuration.overrides import apply, parse
+from experiments.configuration.recipe import get_scale
+from experiments.launching import preflight
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import Plan, build_plan
+from experiments.planning.specs import TransferSpec
 from results import publish, record
 from results.schema import RunRecord, metric_key
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, batch, documents, with_ids, with_images, words
+from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, with_ids, with_images, words
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -251,7 +251,7 @@ def test_every_target_trains_everything(vision: VisionEncoder, language: Languag
 
 def test_targets_come_from_unnormalised_pixels(beit3: BEiT3) -> None:
     images = torch.rand(4, 3, 32, 32)
-    mean, std = (torch.tensor(each)[:, None, None] for each in (beit3.options.image_mean, beit3.options.image_std))
+    mean, std = (torch.tensor(each)[:, None, None] for each in (beit3.config.image_mean, beit3.config.image_std))
     torch.testing.assert_close(beit3.pixels((images - mean) / std), images)
 
 
@@ -355,11 +355,11 @@ def test_prepare_is_deterministic(vision: VisionEncoder, language: LanguageModel
 
 
 def test_register_defaults() -> None:
-    for size, codes in (("base16", 8192), ("tiny", 512)):
-        config = BEiT3.config(size)
+    tiny = at_tiny("objectives", BEiT3)
+    for config, codes in ((BEiT3.Config(), 8192), (tiny, 512)):
         assert (config.target, config.codes, config.code_width) == ("rpq_kmeans", codes, 16)
-    assert BEiT3.config("base16").masks == MaskRules()
-    assert replace(BEiT3.config("tiny").masks, min_block=16) == MaskRules()
+    assert BEiT3.Config().masks == MaskRules()
+    assert replace(tiny.masks, min_block=16) == MaskRules()
 
 
 def test_options_that_cannot_be_are_refused(vision: VisionEncoder, language: LanguageModel) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import IMAGE, SPECIAL, Doc, batch, documents, with_images, words
+from helpers import IMAGE, SPECIAL, Doc, at_tiny, batch, documents, with_images, words
 from torch import Tensor, nn
 
 from backbones.causal_former import CausalFormer
@@ -27,7 +27,7 @@ def emu(vision: VisionEncoder, language: LanguageModel) -> Emu:
 
 
 def build(vision: VisionEncoder, language: LanguageModel, **options: object) -> Emu:
-    return Emu(replace(Emu.config("tiny"), **options), vision, language, SPECIAL).eval()
+    return Emu(replace(at_tiny("objectives", Emu), **options), vision, language, SPECIAL).eval()
 
 
 def make(docs: list[Doc], slots: int = K) -> Batch:
@@ -225,8 +225,8 @@ def test_document_that_starts_with_an_image_keeps_its_regression(emu: Emu) -> No
 
 
 def test_slots_are_the_queries() -> None:
-    assert Emu.slots(Emu.config("base16"), 196) == 32
-    assert Emu.slots(Emu.config("tiny"), 16) == K
+    assert Emu.slots(Emu.Config(), 196) == 32
+    assert Emu.slots(at_tiny("objectives", Emu), 16) == K
 
 
 def test_wrong_number_of_slots_is_refused(emu: Emu) -> None:
@@ -244,6 +244,6 @@ def test_options_that_cannot_be_are_refused() -> None:
 
 
 def test_register_defaults() -> None:
-    config = Emu.config("large14")
+    config = Emu.Config()
     assert (config.queries, config.depth, config.width, config.heads, config.ffn) == (32, 12, 768, 12, 3072)
     assert (config.regression_weight, config.reduction, config.regressed) == (1.0, "mean", "slots")

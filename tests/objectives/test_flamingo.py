@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, batch, documents, with_ids, with_images, words
+from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, with_ids, with_images, words
 from torch import Tensor, nn
 
 from backbones.lm import LanguageModel
@@ -17,7 +17,7 @@ ROWS = Layout.MEDIA_TOKEN
 
 @pytest.fixture
 def flamingo(vision: VisionEncoder, language: LanguageModel) -> Flamingo:
-    return Flamingo(Flamingo.config("tiny"), vision, language, SPECIAL).eval()
+    return Flamingo(at_tiny("objectives", Flamingo), vision, language, SPECIAL).eval()
 
 
 def make(docs: list[Doc]) -> Batch:
@@ -189,7 +189,7 @@ def test_image_at_the_end_of_a_cut_document_gets_no_gradient(flamingo: Flamingo)
 
 
 def test_all_objectives_read_the_same_text_whatever_the_latents(flamingo: Flamingo) -> None:
-    assert Flamingo.slots(flamingo.options, 16) == 16
+    assert Flamingo.slots(flamingo.config, 16) == 16
     assert int(make(documents())[ROWS].input_ids.max()) < VOCABULARY
 
 
@@ -201,5 +201,5 @@ def test_unknown_targets_are_refused() -> None:
 
 
 def test_register_defaults() -> None:
-    config = Flamingo.config("base16")
+    config = Flamingo.Config()
     assert (config.latents, config.resampler_depth, config.heads, config.text_targets) == (64, 6, 8, "all")

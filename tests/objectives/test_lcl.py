@@ -32,7 +32,7 @@ INTERLEAVED = Layout.INTERLEAVED
 
 def states(lcl: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states [b, t, d], pooled images [m, d] and contexts [m, d] before normalisation."""
-    rows = batch[Layout(lcl.options.layout)]
+    rows = batch[Layout(lcl.config.layout)]
     visual = lcl.connector(lcl.encode(batch.images))
     hidden = lcl.language(lcl.embed(rows, visual.tokens), causal(rows.attn_mask), rows.position_ids)
     return hidden, visual.pooled, lcl.readout(lcl.at_boi(hidden, rows))
@@ -45,8 +45,8 @@ def on_pairs(name: str, **options: float | str) -> Objective:
 def test_paper_weights_and_layouts() -> None:
     lcl = build("lcl")
     assert lcl(batch_for(lcl, documents())).weights == {"contrast": 0.1, "generate": 1.0}
-    assert type(lcl).layouts_for(lcl.options) == type(lcl).layouts == (INTERLEAVED,)
-    assert type(lcl).layouts_for(on_pairs("random_order").options) == (Layout.RANDOM_ORDER,)
+    assert type(lcl).layouts_for(lcl.config) == type(lcl).layouts == (INTERLEAVED,)
+    assert type(lcl).layouts_for(on_pairs("random_order").config) == (Layout.RANDOM_ORDER,)
 
 
 @pytest.mark.parametrize("option", ["layout", "skip_rule", "gen_on_boi"])

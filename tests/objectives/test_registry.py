@@ -44,7 +44,7 @@ class Toy(Objective):
         """Mean square."""
         h = self.encode(batch.images)
         term = Term(h.square().sum(), torch.tensor(float(h.numel())))
-        return Losses({{"toy": term}}, {{"toy": self.options.weight}}, {{}})
+        return Losses({{"toy": term}}, {{"toy": self.config.weight}}, {{}})
 '''
 
 
@@ -65,8 +65,8 @@ def test_adding_an_objective_is_one_file(tmp_path: Path, vision: VisionEncoder, 
     assert "objectives.toy_zero" not in sys.modules, "listing must not import"
     toy = registry.get("toy_zero")
     assert registry.get("toy_zero") is toy
-    assert (toy.name, toy.config("tiny").weight, toy.slots(toy.config("tiny"), 16)) == ("toy_zero", 2.0, 16)
-    objective = toy(toy.config("tiny"), vision, language, SPECIAL)
+    assert (toy.name, toy.Config().weight, toy.slots(toy.Config(), 16)) == ("toy_zero", 2.0, 16)
+    objective = toy(toy.Config(), vision, language, SPECIAL)
     loss = total(objective(batch(documents(), objective.layouts, slots=16)))
     loss.backward()
     objective.after_step()
@@ -139,7 +139,7 @@ class Plain(Objective):
 @pytest.fixture
 def plain(vision: VisionEncoder, language: LanguageModel) -> Plain:
     """An objective without heads."""
-    return Plain(Plain.config("tiny"), vision, language, SPECIAL)
+    return Plain(Plain.Config(), vision, language, SPECIAL)
 
 
 def test_an_objective_must_say_how_it_goes_forward(vision: VisionEncoder, language: LanguageModel) -> None:

@@ -46,7 +46,7 @@ def test_unknown_class_is_named() -> None:
 
 def test_default_classes_and_loss_at_init() -> None:
     control = build("supervised")
-    assert control.options.classes == 24 and type(control).config("base16").classes == 1000
+    assert control.config.classes == 24 and type(control).Config().classes == 1000
     assert total(control(batch_for(control, pairs(32)))).item() == pytest.approx(math.log(24), abs=0.1)
 
 

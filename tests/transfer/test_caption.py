@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import at_tiny
 from torch.nn import functional as F
 from transfer_helpers import SPECIAL, constant_encoder, encoder, features, split, task, train
 
@@ -161,5 +162,5 @@ def test_references_are_required(ready):
 
 
 def test_tiny_is_greedy_and_the_paper_scale_five_beams():
-    assert module.Caption.configure("tiny").decoding == Decoding(beams=1, max_tokens=30, length_penalty=1.0)
-    assert module.Caption.configure("base16").decoding == Decoding(beams=5, max_tokens=30, length_penalty=1.0)
+    assert at_tiny("transfer", module.Caption).decoding == Decoding(beams=1, max_tokens=30, length_penalty=1.0)
+    assert module.Caption.Config().decoding == Decoding(beams=5, max_tokens=30, length_penalty=1.0)

@@ -210,4 +210,4 @@ def test_configuration_is_checked():
     probes = ({"probes": ("acc5",)}, {"probes": ("acc1_standardised",)})
     for bad in (*probes, {"epochs": 0.0}, {"warmup": 1.0}, {"batch": 0}):
         with pytest.raises(ValueError):
-            replace(Classify.configure("tiny"), **bad)
+            replace(Classify.Config(), **bad)

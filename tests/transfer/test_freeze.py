@@ -69,13 +69,13 @@ def test_a_language_model_from_scratch_trains_as_a_new_part(tmp_path):
     from transfer.registry import get
 
     cls = get("retrieve")
-    the_task = cls(cls.configure("tiny"), text_model(pretrained=False))
+    the_task = cls(cls.Config(), text_model(pretrained=False))
     groups = frozen_transfer(the_task.head(features(tmp_path), 0), vision(), the_task.config)
     assert {group.name for group in groups} == {"new_decay", "new_no_decay"}
 
 
 def test_a_head_that_holds_the_encoder_is_refused(tmp_path):
-    the_task = Classify(Classify.configure("tiny"))
+    the_task = Classify(Classify.Config())
     module, head = vision(), the_task.head(features(tmp_path), seed=0)
     head.smuggled = module.vit.norm
     with pytest.raises(ValueError, match="2 parameters of the frozen encoder, first 'smuggled.weight'"):

@@ -110,7 +110,7 @@ def test_pad_is_right_padding():
 def test_paper_configurations_give_the_steps_of_table_8(task, images, steps, warmup):
     from transfer.registry import get
 
-    config = get(task).configure("base16")
+    config = get(task).Config()
     assert (config.steps(images), config.warmup_steps(images)) == (steps, warmup)
     assert (config.weight_decay, config.betas, config.label) == (1e-4, (0.9, 0.95), "frozen-cached")
     table = {"classify": (8192, 1e-4), "retrieve": (16_384, 1e-3), "caption": (512, 1e-4)}

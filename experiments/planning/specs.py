@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from experiments.config import OptimConfig, Precision
-from experiments.typed import from_plain
+from experiments.configuration.config import OptimConfig, Precision
+from experiments.configuration.typed import from_plain
 from results.canonical import plain, run_id
 from results.schema import Kind
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from experiments.corpora import get_corpus
-from experiments.specs import PlannedRun
+from experiments.configuration.corpora import get_corpus
+from experiments.planning.specs import PlannedRun
 from results.compare import ABSENT, differences
 from results.schema import Kind, Row
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 class ObjectiveFacts:
     """What an objective declares."""
 
-    default: Any  # its Config at the size asked for
+    default: Any  # its Config, the paper's values
     reads: str  # "pairs", "documents" or "none"
     lm_passes: int  # through the language model, for one batch
 
@@ -21,7 +21,7 @@ class ObjectiveFacts:
 class TaskFacts:
     """What a transfer task declares."""
 
-    default: Any  # its Config at the size asked for
+    default: Any  # its Config, the paper's values
     protocol: int
     reads_text: bool
     generates: bool  # writes text when it is scored, which takes longer than training
@@ -30,12 +30,12 @@ class TaskFacts:
 class Catalogue(Protocol):
     """Look-ups by name. Each raises ValueError with a suggestion for an unknown name."""
 
-    def objective(self, name: str, size: str) -> ObjectiveFacts:
-        """Declarations of an objective at a named size."""
+    def objective(self, name: str) -> ObjectiveFacts:
+        """Declarations of an objective."""
         ...
 
-    def task(self, name: str, size: str) -> TaskFacts:
-        """Declarations of a transfer task at a named size."""
+    def task(self, name: str) -> TaskFacts:
+        """Declarations of a transfer task."""
         ...
 
     def size(self, name: str) -> Any:
@@ -50,20 +50,20 @@ class Catalogue(Protocol):
 class Suite:
     """The objectives, tasks and sizes of this repository."""
 
-    def objective(self, name: str, size: str) -> ObjectiveFacts:
+    def objective(self, name: str) -> ObjectiveFacts:
         """Declarations of an objective; imports its file."""
         found = importlib.import_module("objectives.registry").get(name)
-        return ObjectiveFacts(found.config(size), found.reads, found.lm_passes)
+        return ObjectiveFacts(found.Config(), found.reads, found.lm_passes)
 
-    def task(self, name: str, size: str) -> TaskFacts:
+    def task(self, name: str) -> TaskFacts:
         """Declarations of a transfer task; imports its file."""
         found = importlib.import_module("transfer.registry").get(name)
-        return TaskFacts(found.configure(size), found.protocol, found.reads_text, found.generates)
+        return TaskFacts(found.Config(), found.protocol, found.reads_text, found.generates)
 
     def size(self, name: str) -> Any:
         """A size of backbones/sizes.py."""
         from backbones.sizes import SIZES
-        from experiments.overrides import ConfigError, suggest
+        from experiments.configuration.overrides import ConfigError, suggest
 
         if name not in SIZES:
             raise ConfigError(suggest(name, SIZES, "size"))

@@ -1,8 +1,8 @@
 """The one training loop: pre-training, the captioning language model and every transfer head go through `fit`.
 
-Linear warm-up and cosine (LCL paper 4.1, Tables 7-9) to zero (as mlfoundations/open_clip); experiments/optim.py says
-which parameters train how. A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the
-batches are a function of the step, so a run that was stopped and continued equals one that was not.
+Linear warm-up and cosine (LCL paper 4.1, Tables 7-9) to zero (as mlfoundations/open_clip); experiments/running/optim.py
+says which parameters train how. A step's random draws (drop-path, dropout) come from a stream named by (seed, step),
+and the batches are a function of the step, so a run that was stopped and continued equals one that was not.
 """
 
 import json
@@ -23,9 +23,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from data.seeds import stable_seed
-from experiments import checkpoint
-from experiments.optim import Group, optimizers
-from experiments.progress import Progress
+from experiments.running import checkpoint
+from experiments.running.optim import Group, optimizers
+from experiments.running.progress import Progress
 from objectives.functional import Losses, means, total
 from results.record import write_atomic
 

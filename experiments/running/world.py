@@ -27,10 +27,10 @@ from data.loader import Loader
 from data.mmc4 import Mmc4Corpus, Mmc4Pairs
 from data.select import Rules, choose_images
 from data.tokenizer import Tokenizer
-from experiments.config import DataConfig
-from experiments.corpora import get_corpus
-from experiments.specs import CorpusSpec, PretrainSpec, read_spec
-from experiments.typed import from_plain
+from experiments.configuration.config import DataConfig
+from experiments.configuration.corpora import get_corpus
+from experiments.configuration.typed import from_plain
+from experiments.planning.specs import CorpusSpec, PretrainSpec, read_spec
 from objectives.base import Objective
 from transfer.encoder import Encoder
 

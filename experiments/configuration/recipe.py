@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from data.corpora import PEAK_LEARNING_RATE
-from experiments.config import (
+from experiments.configuration.config import (
     SCRATCH,
     TEXT_LM,
     DataConfig,
@@ -21,7 +21,7 @@ from experiments.config import (
     TextLmConfig,
     resolve_optim,
 )
-from experiments.overrides import suggest
+from experiments.configuration.overrides import suggest
 
 # What the paper states of its recipe: settings of specs by stage (an objective's own under its name), from 4.1 (image
 # size, models, rates, lambda), A.1 (threshold, images and tokens of a document, precision) and Tables 7 to 9. Steps
@@ -96,12 +96,28 @@ _TINY_OPTIM = replace(
     precision="auto",
 )
 
+# Modules of the backbones' width, and as few embeddings, codes and classes as a picture of 16 patches needs.
+_TINY_OBJECTIVES = {
+    "beit3": {"masks.min_block": 2, "codes": 512, "fit_patches": 32_768},
+    "emu": {"queries": 8, "depth": 2, "width": 128, "heads": 2, "ffn": 512},
+    "flamingo": {"latents": 16, "resampler_depth": 2, "heads": 2},
+    "supervised": {"classes": 24},  # the patterns of the embedded corpus
+}
+
+_TINY_TRANSFER = {
+    "caption": {"epochs": 4.0, "batch": 128, "lr": 1e-3, "lr_pretrained": 1e-3, "warmup": 0.1, "decoding.beams": 1},
+    "classify": {"epochs": 12.0, "batch": 128, "lr": 2e-3, "lr_pretrained": 2e-3, "warmup": 0.1},
+    "retrieve": {"epochs": 5.0, "batch": 128, "lr_pretrained": 1e-3},
+}
+
 _TINY = RunConfig(
     size="tiny",
     data=DataConfig(vocabulary=1024, sim_threshold=0.24, max_images=6, seq_len=256, text_len=80),
     pretrain=PretrainConfig(images=32_000, images_per_step=64, optim=_TINY_OPTIM),
     text_lm=TextLmConfig(source="mmc4", steps=250, batch=64, optim=resolve_optim(_TINY_OPTIM, 1e-3, 250)),
     language=LanguageModels(retrieve=SCRATCH, caption=TEXT_LM),
+    objectives=_TINY_OBJECTIVES,
+    transfer=_TINY_TRANSFER,
 )
 
 SCALES = {

@@ -1,8 +1,8 @@
 """Tables x seeds x scale -> the runs they need, each once, and proof that rows differ only in what they declare.
 
-A run is named by the hash of its resolved spec (experiments/specs.py), so equal rows of different tables share it, and
-adding an objective, a table or a seed changes the name of no other run. Nothing here imports torch; asking the real
-catalogue about an objective or a task does.
+A run is named by the hash of its resolved spec (experiments/planning/specs.py), so equal rows of different tables share
+it, and adding an objective, a table or a seed changes the name of no other run. Nothing here imports torch; asking the
+real catalogue about an objective or a task does.
 """
 
 from collections import Counter
@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data.toyworld.spec import is_embedded
-from experiments import overrides
-from experiments.catalogue import Catalogue
-from experiments.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
-from experiments.corpora import get_corpus, get_task
-from experiments.fairness import Resolved, check
-from experiments.overrides import ConfigError
-from experiments.recipe import STATED, Scale, get_scale
-from experiments.specs import (
+from experiments.configuration import overrides
+from experiments.configuration.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
+from experiments.configuration.corpora import get_corpus, get_task
+from experiments.configuration.overrides import ConfigError
+from experiments.configuration.recipe import STATED, Scale, get_scale
+from experiments.planning.catalogue import Catalogue
+from experiments.planning.fairness import Resolved, check
+from experiments.planning.specs import (
     ABSENT,
     CorpusSpec,
     ObjectiveSpec,
@@ -75,8 +75,8 @@ def build_plan(
     """Resolve, de-duplicate and check every run of the tables.
 
     config: the scale's configuration with the user's overrides; a row's own declared overrides come on top.
-    digests: content of the data by field of DataConfig (`experiments.corpora.digests`); a field that is not there makes
-        the runs that read it impossible, and they say so.
+    digests: content of the data by field of DataConfig (`experiments.configuration.corpora.digests`); a field that is
+        not there makes the runs that read it impossible, and they say so.
 
     Raises ConfigError for a row that cannot be resolved, FairnessError when two rows differ in what neither declares.
     """
@@ -161,7 +161,7 @@ class Resolver:
             )
             return spec, "", 0
         corpus = get_corpus(row.data)
-        facts = self.catalogue.objective(row.objective, config.size)
+        facts = self.catalogue.objective(row.objective)
         if facts.reads == "pairs" and not corpus.pairs:
             raise ConfigError(
                 f"row {row.label!r}: objective {row.objective!r} reads pairs (one image each), but corpus {row.data!r} "
@@ -208,7 +208,7 @@ class Resolver:
         self, config: RunConfig, row: Row, task: str, encoder: PlannedRun, seed: int
     ) -> tuple[PlannedRun, dict[str, PlannedRun]]:
         """A transfer of the row's encoder, and runs it needs besides."""
-        facts, data = self.catalogue.task(task, config.size), get_task(task)
+        facts, data = self.catalogue.task(task), get_task(task)
         recipe = facts.default
         for key, value in config.transfer.get(task, {}).items():
             recipe = overrides.set_field(recipe, key, value, prefix=f"transfer.{task}")

@@ -113,6 +113,14 @@ TABLE1 = Table(
         _method("LCL", "lcl", "mmc4", "Con. + Gen.", "LCL"),
         Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True),
         Row(
+            label="Blind (captions without an image)",
+            objective=None,
+            data="mmc4",
+            task="none",
+            mode="blind",
+            control=True,
+        ),
+        Row(
             label="Supervised (labels of the same images)",
             objective="supervised",
             data="mmc4-pair",

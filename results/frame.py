@@ -7,7 +7,7 @@ from functools import cached_property
 import pandas as pd
 
 from results.paper import value as paper_value
-from results.schema import Cell, Column, Publication, Row, RunRecord, Slot, Status, Table
+from results.schema import BLIND, Cell, Column, Publication, Row, RunRecord, Slot, Status, Table
 
 LONG_COLUMNS = (
     *("table", "scale", "row", "column", "task", "dataset", "metric", "seed", "value", "direction", "chance"),
@@ -84,7 +84,10 @@ class Filled:
     def _cell(self, row: Row, column: Column) -> Cell:
         seeds = [] if row.unavailable else self.seeds(row, column)
         if not seeds:
-            return Cell(values=(), missing=(row.unavailable or "not part of this sweep",), run_ids=())
+            why = (
+                "it sees no image: only captions can be asked of it" if row.mode == BLIND else "not part of this sweep"
+            )
+            return Cell(values=(), missing=(row.unavailable or why,), run_ids=())
         found = [seed for seed in seeds if seed.value is not None]
         return Cell(
             values=tuple(seed.value for seed in found if seed.value is not None),

@@ -7,13 +7,20 @@ optional: `objective` ({"name", "config"} or null), `data` ({"name", ...}), `tas
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no suffix
 
 # Keys of RunRecord.coverage that are not causes: what was used, and how many documents could not be.
 COVERAGE_COUNTS = ("documents", "images", "skipped")
+
+
+# How a row is transferred: its frozen encoder under every task, or blind. The captioning head of a blind row learns the
+# same captions from the same language model and never gets an image (the language-only baseline of Goyal et al. 2017):
+# what it scores is what the captions themselves give away.
+Mode = Literal["frozen", "blind"]
+BLIND: Mode = "blind"
 
 
 class Kind(StrEnum):
@@ -109,13 +116,13 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row: an objective on a corpus. `objective=None` is the untouched initial encoder."""
+    """One row: an objective on a corpus. `objective=None` is the untouched initial encoder, or none in a blind row."""
 
     label: str
     objective: str | None
     data: str
     task: str = ""  # the paper's task column: "Con. + Gen."
-    mode: str = "frozen"
+    mode: Mode = "frozen"
     override: Mapping[str, Any] = field(default_factory=dict)  # declared differences, dotted config keys
     control: bool = False  # printed apart: not a method of the paper
     paper: Mapping[str, str] = field(default_factory=dict)  # cells that select one line of the paper's CSV
@@ -125,7 +132,7 @@ class Row:
     @property
     def untouched(self) -> bool:
         """Whether this is the initial encoder, which no objective has touched."""
-        return self.objective is None
+        return self.objective is None and self.mode != BLIND
 
     def exists_at(self, scale: str) -> bool:
         """Whether the row belongs to the table at that scale."""

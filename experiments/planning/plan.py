@@ -31,7 +31,7 @@ from experiments.planning.specs import (
     to_plain,
 )
 from results.canonical import plain
-from results.schema import Kind, Publication, Row, RunRecord, Slot, Status, Table
+from results.schema import BLIND, Kind, Publication, Row, RunRecord, Slot, Status, Table
 
 # Bump when equal specs would train different weights (transfer tasks have protocols of their own).
 PRETRAIN_PROTOCOL = 2
@@ -137,9 +137,11 @@ class Resolver:
         return Resolved(row, stages, self._stages(self.config, row, tasks, seed) if row.override else stages)
 
     def _stages(self, config: RunConfig, row: Row, tasks: Sequence[str], seed: int) -> dict[str, PlannedRun]:
-        encoder = self._run(*self.pretrain(config, row, seed))
-        stages = {Kind.PRETRAIN.value: encoder}
+        encoder = None if row.mode == BLIND else self._run(*self.pretrain(config, row, seed))
+        stages = {} if encoder is None else {Kind.PRETRAIN.value: encoder}
         for task in tasks:
+            if encoder is None and not self.catalogue.task(task).generates:
+                continue  # without an image there is only text to write
             stages[task], extra = self.transfer(config, row, task, encoder, seed)
             stages |= extra
         return stages
@@ -205,16 +207,16 @@ class Resolver:
         return spec, self._problem([recipe.source, *_texts(config.data)]), recipe.steps * recipe.batch
 
     def transfer(
-        self, config: RunConfig, row: Row, task: str, encoder: PlannedRun, seed: int
+        self, config: RunConfig, row: Row, task: str, encoder: PlannedRun | None, seed: int
     ) -> tuple[PlannedRun, dict[str, PlannedRun]]:
-        """A transfer of the row's encoder, and runs it needs besides."""
+        """A transfer of the row's encoder, or of none, and runs it needs besides."""
         facts, data = self.catalogue.task(task), get_task(task)
         recipe = facts.default
         for key, value in config.transfer.get(task, {}).items():
             recipe = overrides.set_field(recipe, key, value, prefix=f"transfer.{task}")
         language = getattr(config.language, task) if facts.reads_text else None
         extra: dict[str, PlannedRun] = {}
-        inputs = {"encoder": encoder.run_id}
+        inputs = {} if encoder is None else {"encoder": encoder.run_id}
         if language == TEXT_LM:
             extra[Kind.TEXT_LM.value] = self._run(*self.text_lm(config, seed))
             inputs[TEXT_LM] = extra[Kind.TEXT_LM.value].run_id
@@ -231,9 +233,13 @@ class Resolver:
             seed=seed,
             inputs=inputs | self._inputs(wanted, config.data),
         )
-        parents = (encoder, *extra.values())
+        parents = (*([] if encoder is None else [encoder]), *extra.values())
         needed = [data.train, *(_texts(config.data) if language == SCRATCH else ())]
         problem = next((run.problem for run in parents if run.problem), "") or self._problem(needed)
+        if encoder is None and language == SCRATCH:
+            problem = (
+                problem or f"language.{task} is {SCRATCH!r}, in the size of an encoder's run, and a blind row has none"
+            )
         weight = facts.reads_text + facts.generates
         return self._run(spec, problem, weight, tuple(run.run_id for run in parents)), extra
 
@@ -273,7 +279,8 @@ def _texts(data: DataConfig) -> tuple[str, ...]:
 
 def _reads_own_folder(row: Resolved) -> bool:
     """Whether a row's encoder is trained on a folder that is set, and not on the embedded corpus."""
-    corpus = row.stages[Kind.PRETRAIN.value].spec.inputs.get("corpus", ABSENT)
+    encoder = row.stages.get(Kind.PRETRAIN.value)
+    corpus = encoder.spec.inputs.get("corpus", ABSENT) if encoder is not None else ABSENT
     return corpus != ABSENT and not is_embedded(corpus)
 
 

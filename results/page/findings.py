@@ -15,7 +15,7 @@ from results.page.measured import leads
 from results.page.orderings import by_column
 from results.page.words import columns_of, listed, times
 from results.ranking import PAPER_GAP
-from results.schema import Column, Row
+from results.schema import BLIND, Column, Row
 
 Standings = dict[str, Standing]  # by name of a column, columns without both values left out
 
@@ -26,7 +26,14 @@ def findings(filled: Filled) -> list[str]:
     seeds = {len(filled.values(row, column)) for row in filled.rows for column in filled.table.columns} - {0}
     if not seeds:
         return [title, "", "Nothing was measured yet.", *_points(_missing(filled))]
-    found = [*_learned(filled), *_front(filled), *_paper(filled), *_resolution(filled), *_missing(filled)]
+    found = [
+        *_learned(filled),
+        *_blind(filled),
+        *_front(filled),
+        *_paper(filled),
+        *_resolution(filled),
+        *_missing(filled),
+    ]
     if max(seeds) < 2:
         return [title, "", ONE_SEED, *_points(found)]
     return [title, *_points([*found, _rule(sorted(seeds - {1}))])]
@@ -77,7 +84,7 @@ def _learned(filled: Filled) -> list[str]:
 
 def _controls(filled: Filled, reference: Row) -> list[str]:
     """Controls with a trained encoder against the untouched one."""
-    rows = [row for row in filled.rows if row.control and row is not reference]
+    rows = [row for row in filled.rows if row.control and row is not reference and row.mode != BLIND]
     each = [_split(row.label, found) for row in rows if (found := _against(filled, row, reference))]
     return [f"Controls: {'; '.join(each)}."] if each else []
 
@@ -104,6 +111,23 @@ def _split(label: str, standings: Standings) -> str:
     if undecided:
         parts.append(f"undecided in {undecided}")
     return f"{escape(label)} {', '.join(parts)}"
+
+
+def _blind(filled: Filled) -> list[str]:
+    """Who captions better with its images than a language model without any."""
+    points = []
+    for reference in (row for row in filled.rows if row.mode == BLIND):
+        rows = [row for row in filled.rows if row is not reference]
+        found = {row.label: each for row in rows if (each := _against(filled, row, reference))}
+        better = [label for label, each in found.items() if set(each.values()) == {Standing.ABOVE}]
+        others = "; ".join(_split(label, each) for label, each in found.items() if label not in better)
+        if any(_noise_known(filled, row, reference) for row in rows):
+            text = (
+                f"**Better than captions without an image** ({escape(reference.label)}), wherever both are measured: "
+            )
+            text += listed(map(escape, better)) or "no row"
+            points.append(f"{text}. Not so {others}." if others else f"{text}.")
+    return points
 
 
 def _front(filled: Filled) -> list[str]:

@@ -68,8 +68,8 @@ def number(cell: Cell, seeds: int, notes: Notes) -> str:
 
 
 def leads(filled: Filled, row: Row, column: Column) -> bool:
-    """Whether a method is ahead of every other one of its transfer mode, of which there is one, beyond the noise."""
-    others = [other for other in filled.methods if other is not row and other.mode == row.mode]
+    """Whether a method is ahead of every other one, of which there is one, beyond the noise."""
+    others = [other for other in filled.methods if other is not row]
     rivals = [values for other in others if (values := filled.values(other, column))]
     values = filled.values(row, column)
     if row.control or not values or not rivals:
@@ -114,4 +114,4 @@ def deltas(filled: Filled) -> list[str]:
 
 def _labels(row: Row, filled: Filled) -> list[str]:
     data = DASH if row.objective is None else filled.publication.data_label(row)
-    return [escape(row.label), escape(row.task), escape(data if row.mode == "frozen" else f"{data}, {row.mode}")]
+    return [escape(row.label), escape(row.task), escape(data)]

@@ -6,7 +6,7 @@ from results.frame import Filled, mean_sd
 from results.markdown import DASH, escape, spread
 from results.markdown import table as markdown_table
 from results.page.measured import Notes, number
-from results.schema import COVERAGE_COUNTS, Kind, Row, RunRecord, Status
+from results.schema import BLIND, COVERAGE_COUNTS, Kind, Row, RunRecord, Status
 
 # Metrics of a pre-training record that are printed, with their headings.
 DIAGNOSTICS = {
@@ -43,7 +43,11 @@ def pretraining(filled: Filled) -> list[str]:
         )
     for metric, heading in DIAGNOSTICS.items():
         fields[heading] = lambda _, found, key=metric: _diagnostic(found, key)  # type: ignore[misc]
-    lines = [[escape(row.label), *(show(row, runs[row.label]) for show in fields.values())] for row in filled.rows]
+    lines = [
+        [escape(row.label), *(show(row, runs[row.label]) for show in fields.values())]
+        for row in filled.rows
+        if row.mode != BLIND
+    ]
     header = ["method", *fields]
     kept = [n for n in range(len(header)) if n == 0 or any(line[n] != DASH for line in lines)]
     if len(kept) == 1:

@@ -60,14 +60,17 @@ def done(run: PlannedRun, **changes: Any) -> RunRecord:
     return replace(make_record(to_plain(run.spec), {}), run_id=run.run_id, kind=run.kind, **changes)
 
 
+BLIND_ROW = "Blind (captions without an image)"
+
+
 # ---- what is run ----
 
 
-def test_table_1_needs_nine_encoders_one_language_model_and_three_transfers_each() -> None:
+def test_table_1_needs_nine_encoders_one_language_model_three_transfers_each_and_blind_captions() -> None:
     kinds = [run.kind for run in plan().runs]
-    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [9, 1, 27]
+    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [9, 1, 28]
     kinds = [run.kind for run in plan(seeds=(0, 1, 2)).runs]
-    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [27, 3, 81]
+    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [27, 3, 84]
 
 
 def test_parents_come_before_their_children() -> None:
@@ -84,10 +87,31 @@ def test_a_transfer_needs_its_encoder_and_captioning_the_language_model_all_rows
     for run in made.runs:
         if isinstance(run.spec, TransferSpec):
             kinds = [by_id[parent].kind for parent in run.needs]
-            assert kinds == [Kind.PRETRAIN] + [Kind.TEXT_LM] * (run.spec.task == "caption")
-            assert run.spec.inputs["encoder"] == run.needs[0]
-            text_lms |= set(run.needs[1:])
+            blind = run.spec.mode == "blind"
+            assert kinds == [Kind.PRETRAIN] * (not blind) + [Kind.TEXT_LM] * (run.spec.task == "caption")
+            assert blind or run.spec.inputs["encoder"] == run.needs[0]
+            text_lms |= {parent for parent in run.needs if by_id[parent].kind is Kind.TEXT_LM}
     assert len(text_lms) == 1
+
+
+def test_a_blind_row_writes_captions_and_differs_from_the_others_in_its_mode_and_encoder_alone() -> None:
+    made = plan()
+    stages = {slot.stage: slot.run_id for slot in made.slots["table1"] if slot.row == BLIND_ROW}
+    assert list(stages) == ["caption"]
+    runs = {run.run_id: run for run in made.runs}
+    blind = runs[stages["caption"]]
+    (lcl,) = [s.run_id for s in made.slots["table1"] if (s.row, s.stage) == ("LCL", "caption")]
+    theirs = dict(runs[lcl].plain)
+    inputs = {name: value for name, value in theirs["inputs"].items() if name != "encoder"}
+    assert blind.plain == {**theirs, "mode": "blind", "inputs": inputs}
+    assert blind.run_id.startswith("transfer-caption-blind-s0-") and read_spec(blind.plain) == blind.spec
+
+
+def test_a_blind_row_whose_language_model_would_take_its_size_from_an_encoder_says_so() -> None:
+    made = plan(sets=["language.caption=scratch"])
+    (run,) = [run for run in made.runs if isinstance(run.spec, TransferSpec) and run.spec.mode == "blind"]
+    assert "language.caption is 'scratch'" in run.problem
+    assert not any(each.problem for each in made.runs if each is not run)
 
 
 def test_equal_rows_of_different_tables_are_one_run() -> None:
@@ -201,7 +225,7 @@ def test_no_path_is_in_any_spec() -> None:
 
 def test_seeds_share_everything_but_the_seed() -> None:
     made = plan(seeds=(0, 1))
-    for row in TABLE1.rows:
+    for row in (row for row in TABLE1.rows if row.mode != "blind"):
         first, second = (flatten(to_plain(pretrain(made, row.label, seed=seed))) for seed in (0, 1))
         assert {key for key in first if first[key] != second[key]} == {"seed"}
 
@@ -234,7 +258,7 @@ def test_rows_of_a_table_differ_in_nothing_undeclared(table: Table, scale: str) 
     rows = list(resolved(table, scale).values())
     for a in rows:
         for b in rows:
-            for stage in a.stages:
+            for stage in a.stages.keys() & b.stages.keys():
                 assert undeclared_differences(a, b, stage) == {}
 
 

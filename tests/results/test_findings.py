@@ -107,3 +107,21 @@ def test_other_controls_are_compared_but_are_no_methods() -> None:
     lines = found({"Random encoder": UNTOUCHED, **OTHERS}, replace(TABLE, rows=rows))
     assert "- Controls: LCL above in 1 of 1 column." in lines
     assert not any("LCL" in line for line in lines if not line.startswith("- Controls"))
+
+
+def test_rows_are_compared_with_captions_without_an_image_which_rank_nowhere() -> None:
+    rows = (*TABLE.rows[:3], replace(TABLE.rows[3], mode="blind"))
+    scores = {"Random encoder": UNTOUCHED, "CLIP": [41.0, 42.0, 43.0], **OTHERS}
+    table = replace(TABLE, rows=rows)
+    assert about(scores, "**Better than captions", table) == (
+        "**Better than captions without an image** (Random encoder), wherever both are measured: LCL. Not so CLIP "
+        "undecided in 1; Emu **below** in 1 of 1 column."
+    )
+    assert any("nothing here says which methods learn" in line for line in found(scores, table))  # blind, not untouched
+    text = render(table, publication({**scores, "Random encoder": [99.0, 99.1, 99.2]}))
+    assert "**99.1" not in text and "Random encoder" not in text.partition("## Orderings")[2].partition("## Pre-")[0]
+
+
+def test_a_blind_row_says_why_it_has_no_other_cell() -> None:
+    table = replace(TABLE, rows=(*TABLE.rows[:3], replace(TABLE.rows[3], mode="blind")))
+    assert ") it sees no image: only captions can be asked of it" in render(table, publication(OTHERS))

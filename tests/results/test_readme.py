@@ -50,7 +50,7 @@ def test_the_block_is_the_title_with_its_warning_the_findings_and_the_first_tabl
     assert shown.startswith("**Table 1: TINY SCALE, not comparable with the paper**\n\n- **Learned**")
     assert "\n\nMean ± standard deviation" in shown
     rows = [line for line in shown.splitlines() if line.startswith("|")]
-    assert len(rows) == 13 and "LCL" in shown and "*chance*" in rows[-1]
+    assert len(rows) == 14 and "LCL" in shown and "*chance*" in rows[-1]
     assert "(a) not run yet" in shown and "The paper's numbers" not in shown and "paper:" not in shown
 
 

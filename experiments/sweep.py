@@ -29,7 +29,7 @@ from experiments.running.fit import Stopped
 from experiments.running.hardware import multiplies_in
 from experiments.running.world import Place
 from experiments.tables import TABLES, get_table
-from results import publish
+from results import items, publish
 from results.record import load_all, write_atomic
 from results.schema import Publication, RunRecord, Status, Table
 
@@ -240,6 +240,9 @@ def _collate(
             out = options.runs
             print(f"{said} {_finished(publication)}: written to {out}, --out chooses another place", file=sys.stderr)
         publish.export(publication, out / "records")
+        if lost := items.export(table, publication, options.runs, out / "records"):
+            said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
+            print(f"{said}; their records stay", file=sys.stderr)
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

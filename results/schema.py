@@ -97,6 +97,7 @@ class Column:
     metric: str
     meaning: str  # one line for the legend
     higher_is_better: bool = True
+    item_scores: tuple[str, ...] = ()  # per-item numbers it is a function of; empty: of its own name, its mean
     share_of_items: bool = False  # a mean over test items of scores between 0 and 100
     analogue: Mapping[str, Analogue] = field(default_factory=dict)  # by scale
 

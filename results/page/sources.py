@@ -22,7 +22,8 @@ def sources(filled: Filled) -> list[str]:
     expected = {slot.run_id for slot in filled.publication.slots}
     about = (
         f"{len(runs)} finished runs of {len(expected)}. Beside this page: `{name}.csv` with one line a cell and "
-        f"`{name}.long.csv` with one a cell and seed, commit included; in `../records/`, `{name}.jsonl` with one a run."
+        f"`{name}.long.csv` with one a cell and seed, commit included; in `../records/`, `{name}.jsonl` with one a run "
+        f"and `{name}.items.csv.gz` with the scores of single test items."
     )
     records = [record for _, record in runs]
     lines = [f"- commit {commit}: {_which(filled, some)}" for commit, some in _by_commit(runs).items()]

@@ -152,17 +152,6 @@ def token_nll(
     return TokenLoss(nll, rows.token_type[mask])
 
 
-def next_token(
-    hidden: Float[Tensor, "b t d"],
-    rows: Rows,
-    logits_fn: Logits,
-    targets: frozenset[TokenType],
-    extra: Bool[Tensor, "b t"] | None = None,
-) -> Term:
-    """The generation term (Eq. 7): `token_nll`, summed."""
-    return token_nll(hidden, rows, logits_fn, targets, extra).term()
-
-
 def masked_token_loss(
     hidden: Float[Tensor, "*s d"], targets: Int[Tensor, "*s"], masked: Bool[Tensor, "*s"], logits_fn: Logits
 ) -> Term:

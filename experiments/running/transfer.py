@@ -26,7 +26,7 @@ from results.schema import BLIND, metric_key
 from transfer import registry as tasks
 from transfer.base import TextModel
 from transfer.features import FeatureSplit, extract, no_tokens
-from transfer.freeze import frozen_transfer
+from transfer.freeze import frozen_transfer, unchanged
 from transfer.stream import FeatureStream
 
 
@@ -64,7 +64,8 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
         clip_norm=config.grad_clip,
         precision=precision,
     )
-    fit(head, stream, groups, optimisation, folder=folder, seed=spec.seed, progress=progress)
+    with unchanged(frozen):
+        fit(head, stream, groups, optimisation, folder=folder, seed=spec.seed, progress=progress)
 
     outcome = Outcome(parent=spec.inputs.get("encoder"), data_digest=train.split.digest[:16])
     outcome.images_seen = 0 if encoder is None else stream.images

@@ -23,7 +23,6 @@ from objectives.functional import (
     masked_token_loss,
     matching_loss,
     means,
-    next_token,
     regression_loss,
     target_mask,
     token_nll,
@@ -150,7 +149,7 @@ def test_next_token_equals_the_loop(layout: Layout, targets: frozenset[TokenType
     nll, kinds = slow_next_token(hidden, rows, head, targets)
     assert loss.kind.tolist() == kinds
     torch.testing.assert_close(loss.nll, torch.tensor(nll), atol=1e-4, rtol=1e-5)
-    term = next_token(hidden, rows, lambda y: y @ head.T, targets)
+    term = loss.term()
     assert (term.sum.item(), term.count.item()) == (pytest.approx(sum(nll), rel=1e-5), len(nll))
     text = [each for each, kind in zip(nll, kinds, strict=True) if kind in (TokenType.TEXT, TokenType.EOS)]
     assert loss.text_nll().item() == pytest.approx(sum(text) / max(len(text), 1), rel=1e-5)
@@ -161,7 +160,7 @@ def test_extra_mask_restricts_targets_by_their_own_position() -> None:
     extra = torch.rand(rows.input_ids.shape) < 0.5
     hidden, head = torch.randn(*rows.input_ids.shape, 8), torch.randn(VOCABULARY, 8)
     nll, _ = slow_next_token(hidden, rows, head, TEXT_TARGETS, extra)
-    term = next_token(hidden, rows, lambda y: y @ head.T, TEXT_TARGETS, extra)
+    term = token_nll(hidden, rows, lambda y: y @ head.T, TEXT_TARGETS, extra).term()
     assert 0 < len(nll) < int(target_mask(rows, TEXT_TARGETS).sum())
     assert (term.sum.item(), term.count.item()) == (pytest.approx(sum(nll), rel=1e-5), len(nll))
 
@@ -174,7 +173,7 @@ def test_head_runs_on_targets_only() -> None:
         seen.append(len(y))
         return torch.zeros(len(y), VOCABULARY)
 
-    term = next_token(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS)
+    term = token_nll(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS).term()
     assert seen == [int(term.count)] == [sum(len(doc.text) + 1 for doc in pairs(3))]
     assert term.mean().item() == pytest.approx(math.log(VOCABULARY), rel=1e-6)
 
@@ -195,7 +194,8 @@ def test_token_loss_is_fp32_inside_autocast() -> None:
     head = nn.Linear(8, VOCABULARY)
     with torch.autocast("cpu", torch.bfloat16):
         assert head(torch.randn(2, 8)).dtype == torch.bfloat16
-        assert next_token(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS).sum.dtype == torch.float32
+        term = token_nll(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS).term()
+        assert term.sum.dtype == torch.float32
 
 
 def test_masked_token_loss_equals_the_loop() -> None:

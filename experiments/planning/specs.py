@@ -3,14 +3,17 @@
 Paths are not among them; `inputs` holds what a run reads by content (digests of data, run_ids of parents).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from experiments.configuration.config import OptimConfig, Precision
 from experiments.configuration.typed import from_plain
 from results.canonical import plain, run_id
+from results.record import write_atomic
 from results.schema import Kind
 
 ABSENT = "absent"  # digest of data that is not set
@@ -121,6 +124,14 @@ def read_spec(found: Mapping[str, Any]) -> Spec:
     kind = Kind(found["kind"])
     spec: Spec = from_plain(_CLASSES[kind], {key: value for key, value in found.items() if key != "kind"}, kind.value)
     return spec
+
+
+def write_spec(folder: Path, spec: Spec) -> None:
+    """Write spec.json into the folder of a run, where it is not there: its content is in the folder's name."""
+    text = json.dumps(to_plain(spec), indent=1) + "\n"
+    path = folder / "spec.json"
+    if not path.exists() or path.read_text() != text:
+        write_atomic(path, text)
 
 
 def spec_run_id(spec: Spec) -> str:

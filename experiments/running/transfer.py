@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +13,15 @@ from backbones.pretrained import load_opt
 from backbones.sizes import LanguageSize, Size
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_task
+from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import TextLmSpec, TransferSpec, read_spec
 from experiments.running.fit import Optimisation, fit
 from experiments.running.optim import Group
-from experiments.running.outcome import Outcome
-from experiments.running.progress import Progress
+from experiments.running.outcome import Outcome, Owned
 from experiments.running.text_lm import LANGUAGE_FILE
 from experiments.running.training import device, resolved
-from experiments.running.world import Place, load_encoder, open_split, tokenizer_for
+from experiments.running.world import load_encoder, open_split, tokenizer_for
 from results.schema import metric_key
 from transfer import registry as tasks
 from transfer.base import TextModel
@@ -31,7 +30,7 @@ from transfer.freeze import frozen_transfer
 from transfer.stream import FeatureStream
 
 
-def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress) -> Outcome:
+def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
     """Train one task's head on an encoder's cached features and score it on all of its test sets."""
     parent = place.runs / spec.inputs["encoder"]
     encoder = load_encoder(place, spec.inputs["encoder"])
@@ -43,7 +42,7 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
     precision = resolved(spec.precision)
     cache = place.shared / "features"
 
-    progress.write(note="features")
+    run.progress.write(note="features")
     train = extract(encoder, open_split(place, data.train, training=True), cache, precision=precision)
     head = task.head(train, spec.seed).to(device())
     groups: list[Group] = [
@@ -63,12 +62,12 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
         clip_norm=config.grad_clip,
         precision=precision,
     )
-    fit(head, stream, groups, optimisation, folder=folder, seed=spec.seed, progress=progress)
+    fit(head, stream, groups, optimisation, run=run, seed=spec.seed)
 
     outcome = Outcome(parent=spec.inputs["encoder"], data_digest=train.split.digest[:16])
     outcome.images_seen = stream.steps * config.batch
     for name in data.tests:
-        progress.write(note=f"scoring {name}")
+        run.progress.write(note=f"scoring {name}")
         test = extract(encoder, open_split(place, name, training=False), cache, precision=precision)
         with torch.autocast(device(), torch.bfloat16, enabled=precision == "bf16"):
             found = task.evaluate(head, test)

@@ -16,7 +16,7 @@ from results_helpers import make_record
 from experiments.configuration.config import RunConfig
 from experiments.configuration.overrides import ConfigError, apply, parse
 from experiments.configuration.recipe import get_scale
-from experiments.launching.launch import ordered
+from experiments.launching.machine import ordered
 from experiments.planning import plan as planning
 from experiments.planning.fairness import FairnessError, declared_differences, undeclared_differences
 from experiments.planning.plan import Plan, PlannedRun, Resolver, build_plan, listing

@@ -18,9 +18,10 @@ from experiments.configuration.corpora import FOLDERS, digests
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, Scale, get_scale
+from experiments.launching import manifest
 from experiments.launching.board import duration
 from experiments.launching.launchers import NAMES, get_launcher
-from experiments.launching.machine import Machine, ordered
+from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan, listing
 from experiments.planning.specs import write_spec
@@ -81,7 +82,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
+    options.command = given
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         with stoppable():
@@ -132,7 +135,8 @@ def sweep(options: argparse.Namespace) -> int:
     place = Place(runs=runs, data=config.data)
     began = time.monotonic()
     if not options.collate:
-        _run(plan, records, place, options)
+        if _run(plan, records, place, config, options) == "submitted":
+            return EXIT_DONE
         records, _ = load_all(runs)
     seconds = time.monotonic() - began
     print(_stages(plan, records, seconds))
@@ -163,7 +167,7 @@ def _given(
 
 def _out(options: argparse.Namespace) -> Path:
     """Where tables go. What is committed in results/ is replaced by the same table only, never by a changed one."""
-    changed = options.only or options.set or options.objectives
+    changed = options.only or options.objectives or any(not key.startswith("slurm.") for key in parse(options.set))
     out: Path = options.out or (options.runs if changed else publish.ROOT)
     return out
 
@@ -194,11 +198,14 @@ def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunCon
     return replace(config, data=replace(config.data, **folders)), known
 
 
-def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argparse.Namespace) -> None:
+def _run(
+    plan: Plan, records: Sequence[RunRecord], place: Place, config: RunConfig, options: argparse.Namespace
+) -> Launched:
+    """Bring about what is missing; whether that is over, or was handed to a scheduler."""
     done = {record.run_id for record in records if record.status is Status.DONE}
     missing = [run for run in plan.runs if run.run_id not in done and not run.problem]
     if not missing:
-        return
+        return "over"
     from experiments.launching import preflight
     from experiments.launching.forecast import forecast
     from experiments.running.hardware import multiplies_in
@@ -214,11 +221,18 @@ def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argpar
         workers=workers,
         threads=options.threads,
         objectives=options.objectives.resolve() if options.objectives is not None else None,
+        slurm=config.slurm,
+        sweeps=tuple(
+            manifest.write(place.runs, table, options.launcher, options.command, slots).name
+            for table, slots in plan.slots.items()
+        ),
+        command=tuple(options.command),
     )
     reused = f", {len(plan.runs) - len(missing)} reused" if len(missing) < len(plan.runs) else ""
-    print(f"{len(missing)} runs{reused}; {workers} at a time, logs and records in {place.runs}", file=sys.stderr)
-    print(forecast(plan, missing, workers, multiplies_in()), file=sys.stderr)
-    get_launcher(options.launcher)(ordered(missing), machine)
+    print(f"{len(missing)} runs{reused}; logs and records in {place.runs}", file=sys.stderr)
+    if options.launcher != "slurm":  # this machine says nothing about the nodes
+        print(f"{workers} at a time; {forecast(plan, missing, workers, multiplies_in())}", file=sys.stderr)
+    return get_launcher(options.launcher)(ordered(missing), machine)
 
 
 def _published(plan: Plan, tables: Sequence[Table], out: Path) -> Mapping[str, Publication]:

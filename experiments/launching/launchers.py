@@ -4,7 +4,7 @@ import importlib
 
 from experiments.launching.machine import Launcher
 
-NAMES = ("inline", "local")
+NAMES = ("inline", "local", "slurm")
 
 
 def get_launcher(name: str) -> Launcher:

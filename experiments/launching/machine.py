@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from experiments.configuration.place import Place
+from experiments.configuration.slurm import SlurmConfig
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PlannedRun
 from results.schema import Kind
@@ -21,6 +22,9 @@ class Machine:
     workers: int  # runs at once
     threads: int  # of one run
     objectives: Path | None = None  # a folder of further objectives, which every process must know
+    slurm: SlurmConfig = SlurmConfig()
+    sweeps: tuple[str, ...] = ()  # names of the manifests of this sweep, one for each table
+    command: tuple[str, ...] = ()  # arguments of experiments.sweep, for a process that writes the tables
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON values, for another process; paths are absolute there."""

@@ -22,7 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from results.record import write_atomic
+from results.record import RECORD_FILE, RecordError, read, write_atomic
+from results.schema import Status
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,14 @@ def last_seen(folder: Path, attempt: Attempt) -> float:
     with suppress(OSError):  # a folder that may only be read
         return time.time() - _path(folder, attempt.number).stat().st_mtime
     return STALE_SECONDS
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run is finished; one whose record cannot be used is not."""
+    try:
+        return read(folder / RECORD_FILE).status is Status.DONE
+    except (FileNotFoundError, RecordError):
+        return False
 
 
 class Lease:

@@ -20,7 +20,7 @@ import torch
 from experiments.configuration.place import Place
 from experiments.planning.specs import Spec, TransferSpec, read_spec, to_plain
 from experiments.running import checkpoint
-from experiments.running.attempts import Ended, Lease, LeaseLost, claim
+from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
 from experiments.running.hardware import multiplies_in
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.pretrain import pretrain
@@ -66,14 +66,6 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str =
             raise
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a run is finished; one whose record cannot be used is not."""
-    try:
-        return record.read(folder / record.RECORD_FILE).status is Status.DONE
-    except (FileNotFoundError, record.RecordError):
-        return False
-
-
 def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> Status:
     """The owner's part: what is tried, and what is written down of it."""
     spec = read_spec(json.loads((folder / "spec.json").read_text()))
@@ -82,7 +74,7 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> S
     began = time.monotonic()
     status, reason, outcome = Status.DONE, "", Outcome()
     try:
-        blocked = _blocked(spec, place)
+        blocked = _blocked(folder, place)
         if blocked:
             status, reason = Status.BLOCKED, blocked
         else:
@@ -128,10 +120,16 @@ def _stage(spec: Spec) -> str:
     return spec.task if isinstance(spec, TransferSpec) else SHOWN_STAGES[spec.kind]
 
 
-def _blocked(spec: Spec, place: Place) -> str:
+def parents(folder: Path) -> list[str]:
+    """The runs that a run needs."""
+    spec = read_spec(json.loads((folder / "spec.json").read_text()))
+    named = ("encoder", "text_lm") if isinstance(spec, TransferSpec) else ()
+    return [spec.inputs[name] for name in named if name in spec.inputs]
+
+
+def _blocked(folder: Path, place: Place) -> str:
     """Why a run cannot start: a parent without a finished record."""
-    parents = [spec.inputs[name] for name in ("encoder", "text_lm") if name in spec.inputs] if _transfers(spec) else []
-    for parent in parents:
+    for parent in parents(folder):
         path = place.runs / parent / record.RECORD_FILE
         if not path.exists():
             return f"{parent} has not been run"
@@ -139,10 +137,6 @@ def _blocked(spec: Spec, place: Place) -> str:
         if found.status is not Status.DONE:
             return f"{parent} {found.status.value}: {found.reason}"
     return ""
-
-
-def _transfers(spec: Spec) -> bool:
-    return isinstance(spec, TransferSpec)
 
 
 def _write(

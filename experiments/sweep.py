@@ -23,8 +23,8 @@ from experiments.launching.board import duration
 from experiments.launching.launchers import NAMES, get_launcher
 from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
+from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan, listing
-from experiments.planning.specs import write_spec
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
 from results import publish
@@ -77,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     mode = made.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     mode.add_argument("--collate", action="store_true", help="only write the tables from the records there are")
+    mode.add_argument(
+        "--migrate", action="store_true", help="give finished runs the names of this version, and collate"
+    )
     return made
 
 
@@ -119,6 +122,8 @@ def sweep(options: argparse.Namespace) -> int:
     if options.objectives:
         preflight.add_objectives(options.objectives)
         tables, config = _given(tables, scale, changes, options)
+    if options.launcher == "slurm":
+        _check_precision(config)
     config = preflight.with_precision(config)
     runs = options.runs.resolve()
     config, known = _with_embedded(config, runs, uses_it=scale.embedded)
@@ -129,14 +134,25 @@ def sweep(options: argparse.Namespace) -> int:
     records, problems = load_all(runs)
     for problem in problems:
         print(f"warning: {problem.message}; it is left out", file=sys.stderr)
+    known_seeds = {*range(options.seeds), *(slot.seed for held in published.values() for slot in held.slots)}
+    older = renamed(plan_of(sorted(known_seeds)).runs, [*records, *_records(published)])
+    if older and not options.migrate:
+        raise ConfigError(
+            f"{len(older)} finished runs have the settings asked for under the names of an older version, for example "
+            f"{next(iter(older))}; run the same command with --migrate once and they are used"
+        )
     if options.dry_run:
         print(listing(plan, records))
         return EXIT_DONE
     place = Place(runs=runs, data=config.data)
     began = time.monotonic()
+    if options.migrate:
+        moved = rename_folders(runs, older)
+        published = {name: _with_names(held, older) for name, held in published.items()}
+        print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
+    elif not options.collate and _run(plan, records, place, config, options) == "submitted":
+        return EXIT_DONE
     if not options.collate:
-        if _run(plan, records, place, config, options) == "submitted":
-            return EXIT_DONE
         records, _ = load_all(runs)
     seconds = time.monotonic() - began
     print(_stages(plan, records, seconds))
@@ -156,6 +172,14 @@ def _check(options: argparse.Namespace) -> None:
         file = next((each for each in (path, *path.absolute().parents) if each.is_file()), None) if path else None
         if file is not None:
             raise ConfigError(f"--{name} {path}: {file} is a file; a folder is needed, which need not exist yet")
+
+
+def _check_precision(config: RunConfig) -> None:
+    """Raises ConfigError where the machine that submits would decide what the nodes multiply in."""
+    given = {"pretrain": config.pretrain.optim.precision, "text_lm": config.text_lm.optim.precision}
+    if undecided := [name for name, precision in given.items() if precision == "auto"]:
+        said = " ".join(f"--set {name}.optim.precision=bf16" for name in undecided)
+        raise ConfigError(f"--launcher slurm: what the nodes multiply in is not known here; add {said}, or =fp32")
 
 
 def _given(
@@ -212,7 +236,7 @@ def _run(
 
     preflight.check(plan, missing, place)
     for run in missing:
-        write_spec(place.runs / run.run_id, run.spec)
+        run.written.save(place.runs / run.run_id)
     cores = len(os.sched_getaffinity(0))
     workers = options.workers or preflight.accelerators() or max(1, cores // options.threads)
     machine = Machine(
@@ -242,9 +266,18 @@ def _published(plan: Plan, tables: Sequence[Table], out: Path) -> Mapping[str, P
     return {name: publish.load(path) for name, path in paths.items() if path.exists()}
 
 
+def _records(published: Mapping[str, Publication]) -> list[RunRecord]:
+    return [record for held in published.values() for record in held.records.values()]
+
+
+def _with_names(held: Publication, older: Mapping[str, RunRecord]) -> Publication:
+    records = [older.get(run_id, record) for run_id, record in held.records.items()]
+    return replace(held, records={record.run_id: record for record in records})
+
+
 def _merged(records: Sequence[RunRecord], published: Mapping[str, Publication]) -> list[RunRecord]:
     """Records of this machine and published ones by run; of two, the one that is done, and ours where both are."""
-    merged = {run_id: record for held in published.values() for run_id, record in held.records.items()}
+    merged = {record.run_id: record for record in _records(published)}
     for record in records:
         if record.status is Status.DONE or record.run_id not in merged:
             merged[record.run_id] = record

@@ -7,9 +7,9 @@ Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, s 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Objective(nn.Module, ABC):
     layouts: ClassVar[tuple[Layout, ...]]
     needs_labels: ClassVar[bool] = False  # a control that learns from the corpus's labels
     lm_passes: ClassVar[int]  # forward passes through the language model for one batch, as the paper's footnote counts
+    protocol: ClassVar[int] = 1  # bump when equal settings would train different weights: a changed default, new maths
+    on_pairs: ClassVar[Mapping[str, Any]] = {}  # fields of Config that a corpus of pairs implies, where none is chosen
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

@@ -4,7 +4,6 @@
 that launcher, jobs and exit code are those a user gets.
 """
 
-import json
 import multiprocessing
 import os
 import re
@@ -30,10 +29,9 @@ from experiments.launching.inline import inline
 from experiments.launching.machine import Launched, Machine
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
-from experiments.planning.specs import PlannedRun, to_plain
+from experiments.planning.specs import PlannedRun
 from experiments.tables import ALL_NINE, TABLES
 from results import record
-from results.record import write_atomic
 from results.schema import Row, Status, Table
 
 T = TypeVar("T")
@@ -115,10 +113,10 @@ def small_place(root: Path, runs: Path, changes: Sequence[str] = BUDGET) -> Plac
 def plan_pretraining(place: Place, row: Row, changes: Sequence[str] = BUDGET, seed: int = 0) -> str:
     """Write spec.json of a row's pre-training into its run folder; the run_id."""
     table = replace(TABLE, rows=(row,), cost_reference=row.label)
-    config = replace(apply(get_scale("tiny").config, parse(changes)), data=place.data)
+    config = preflight.with_precision(replace(apply(get_scale("tiny").config, parse(changes)), data=place.data))
     known = {name: SMALL.folder_name for name in asdict(place.data)}
     run = build_plan([table], [seed], get_scale("tiny"), config, Suite(), known).runs[0]
-    write_atomic(place.runs / run.run_id / "spec.json", json.dumps(to_plain(run.spec), indent=1) + "\n")
+    run.written.save(place.runs / run.run_id)
     return run.run_id
 
 

@@ -8,6 +8,7 @@ without which submitit would not requeue a job that is warned before they are in
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -113,11 +114,11 @@ class Collate:
 
     def __call__(self) -> None:
         """Record what became of runs that could not say so themselves, then write the tables."""
-        from experiments import sweep
         from experiments.launching import manifest
         from experiments.launching.reconcile import settle
 
         machine = Machine.from_plain(json.loads(Path(self.machine).read_text()))
         for name in self.sweeps:
             settle(manifest.read(machine.place.runs, name).run_ids, machine.place, machine.scale, queue.mine())
-        sys.exit(sweep.main([*self.command, "--collate"]))
+        command = [sys.executable, "-m", "experiments.sweep", *self.command, "--collate"]
+        sys.exit(subprocess.run(command, check=False).returncode)

@@ -80,6 +80,15 @@ def every(folder: Path) -> list[Attempt]:
     return [_read(folder, number) for number in range(1, last.number + 1)] if last else []
 
 
+def spent(folder: Path, before: int) -> float:
+    """Seconds of the attempts with lower numbers; of one that was killed, until it was last seen to live."""
+    total = 0.0
+    for attempt in every(folder)[: before - 1]:
+        seen = _path(folder, attempt.number).stat().st_mtime
+        total += attempt.seconds if attempt.ended else max(0.0, seen - attempt.began) if attempt.began else 0.0
+    return total
+
+
 def alive(folder: Path, attempt: Attempt) -> bool:
     """Whether an attempt's owner is at work.
 

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from data.seeds import stable_seed
 from experiments.running import checkpoint
+from experiments.running.empty_terms import TermItems
 from experiments.running.optim import Group, optimizers
 from experiments.running.outcome import Owned
 from experiments.running.stopping import Stopped, between_steps
@@ -106,8 +107,8 @@ def fit(
     run: its folder holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every fifth of
     the run and at its end, its values join that step's metrics.
 
-    Raises Stopped when a signal asks for it (the step is finished and saved), NonFiniteLoss, LeaseLost where another
-    process owns the run by now, OSError when a checkpoint or the metrics cannot be written.
+    Raises Stopped when a signal asks for it (the step is finished and saved), NonFiniteLoss, EmptyTerm, LeaseLost where
+    another process owns the run by now, OSError when a checkpoint or the metrics cannot be written.
     """
     trained = optimizers(groups, optimisation.betas, optimisation.eps)
     found = checkpoint.newest(run.folder / "checkpoint")
@@ -121,6 +122,7 @@ def fit(
     probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
     device = next(module.parameters()).device
     module.train()
+    terms = TermItems(start, stream.steps)
     saved_at = time.monotonic()
     with between_steps() as stop:
         for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
@@ -128,6 +130,7 @@ def fit(
             for group in _groups(trained):
                 group["lr"] = learning_rate(step, stream.steps, group["peak"], optimisation.warmup_steps)
             losses, norm = _step(module, batch.to(str(device)), trained, optimisation, step)
+            terms.see(losses)
             done = step + 1
             if step % cadence.log_every == 0 or done == stream.steps or step in probe_steps:
                 last = _row(losses, norm, trained, module)

@@ -5,7 +5,6 @@ during it, and record.json (last, atomically) after it. The owner of the folder 
 (attempts.py), tries the work, and records what came of it.
 """
 
-import json
 import logging
 import math
 import time
@@ -18,8 +17,8 @@ from typing import Any
 import torch
 
 from experiments.configuration.place import Place
-from experiments.planning.specs import Spec, TransferSpec, read_spec, to_plain
-from experiments.running import checkpoint
+from experiments.planning.specs import Spec, TransferSpec, Written, load_spec
+from experiments.running import attempts, checkpoint
 from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
 from experiments.running.hardware import multiplies_in
 from experiments.running.outcome import Outcome, Owned
@@ -68,7 +67,7 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str =
 
 def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> Status:
     """The owner's part: what is tried, and what is written down of it."""
-    spec = read_spec(json.loads((folder / "spec.json").read_text()))
+    spec = load_spec(folder)
     progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)
     progress.write(note="starting")
     began = time.monotonic()
@@ -87,7 +86,8 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> S
     finally:
         progress.close()
     lease.check()
-    _write(folder, folder.name, spec, scale, status, reason, outcome, time.monotonic() - began)
+    earlier = attempts.spent(folder, before=lease.attempt.number)
+    _write(folder, folder.name, spec, scale, status, reason, outcome, earlier + time.monotonic() - began)
     lease.end(_ENDED[status], reason)
     if status is Status.DONE:
         checkpoint.clear(folder / "checkpoint")
@@ -111,8 +111,17 @@ def record_death(run_id: str, place: Place, scale: str, reason: str) -> None:
     if is_done(folder):
         lease.end("done")
         return
-    spec = read_spec(json.loads((folder / "spec.json").read_text()))
-    _write(folder, run_id, spec, scale, Status.FAILED, reason, Outcome(), 0.0)
+    spec = load_spec(folder)
+    _write(
+        folder,
+        run_id,
+        spec,
+        scale,
+        Status.FAILED,
+        reason,
+        Outcome(),
+        attempts.spent(folder, before=lease.attempt.number),
+    )
     lease.end("failed", reason)
 
 
@@ -122,7 +131,7 @@ def _stage(spec: Spec) -> str:
 
 def parents(folder: Path) -> list[str]:
     """The runs that a run needs."""
-    spec = read_spec(json.loads((folder / "spec.json").read_text()))
+    spec = load_spec(folder)
     named = ("encoder", "text_lm") if isinstance(spec, TransferSpec) else ()
     return [spec.inputs[name] for name in named if name in spec.inputs]
 
@@ -142,7 +151,7 @@ def _blocked(folder: Path, place: Place) -> str:
 def _write(
     folder: Path, run_id: str, spec: Spec, scale: str, status: Status, reason: str, outcome: Outcome, seconds: float
 ) -> None:
-    code = provenance.revision(ROOT)
+    code, parts = provenance.revision(ROOT), Written.load(folder)
     finite = {key: value for key, value in outcome.metrics.items() if math.isfinite(value)}
     not_finite = {key: f"it is {value}" for key, value in outcome.metrics.items() if key not in finite}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -150,7 +159,8 @@ def _write(
         run_id=run_id,
         kind=spec.kind,
         status=status,
-        spec=to_plain(spec),
+        spec=parts.spec,
+        defaults=parts.defaults,
         parent=outcome.parent,
         metrics=finite,
         chance=outcome.chance,

@@ -13,6 +13,7 @@ from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec
 from experiments.running import checkpoint, cost
+from experiments.running.empty_terms import EmptyTerm
 from experiments.running.fit import Cadence, fit
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.probe import visual_use
@@ -56,9 +57,16 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     probe = None if probed is None else visual_use(objective, probed, transform, optimisation.precision)
     groups = groups_of(objective, spec.optim)
     loader = source.loader()
-    last = fit(
-        objective, loader, groups, optimisation, run=run, seed=spec.seed, probe=probe, cadence=Cadence(),
-    )  # fmt: skip
+    try:
+        last = fit(
+            objective, loader, groups, optimisation, run=run, seed=spec.seed, probe=probe, cadence=Cadence(),
+        )  # fmt: skip
+    except EmptyTerm as error:
+        layouts = " and ".join(layout.value for layout in cls.layouts_for(config)) or "images only"
+        raise EmptyTerm(
+            f"{error}: {spec.objective.name} reads {loader.corpus.name} as {layouts}; choose another corpus or layout, "
+            f"or set the term's weight to 0"
+        ) from None
     run.may_write()
     save_encoder(run.folder, objective.vision)
     return Outcome(

@@ -6,7 +6,6 @@ import torch
 
 from experiments.configuration.config import OptimConfig
 from experiments.running.fit import Optimisation, Precision
-from experiments.running.hardware import best_precision
 from experiments.running.optim import Group, parameter_groups
 
 
@@ -15,9 +14,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def resolved(precision: Literal["auto", "bf16", "fp32"]) -> Precision:
-    """A sweep decides "auto" before it plans; a spec made elsewhere may still hold it."""
-    return best_precision() if precision == "auto" else precision
+def decided(precision: Literal["auto", "bf16", "fp32"]) -> Precision:
+    """A run's precision is part of its name, hence decided before. Raises ValueError for "auto"."""
+    if precision == "auto":
+        raise ValueError("a run's precision is decided before the run is named, got 'auto'; plan it again")
+    return precision
 
 
 def groups_of(module: torch.nn.Module, optim: OptimConfig) -> list[Group]:
@@ -32,5 +33,5 @@ def optimisation_of(optim: OptimConfig) -> Optimisation:
         betas=optim.betas,
         eps=optim.eps,
         clip_norm=optim.clip_norm,
-        precision=resolved(optim.precision),
+        precision=decided(optim.precision),
     )

@@ -1,9 +1,5 @@
 """Transfer: one task's head on a frozen encoder, trained once and scored on all of its test sets."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from safetensors.torch import load_file
 
@@ -15,12 +11,12 @@ from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_task
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
-from experiments.planning.specs import TextLmSpec, TransferSpec, read_spec
+from experiments.planning.specs import PretrainSpec, Spec, TextLmSpec, TransferSpec, load_spec
 from experiments.running.fit import Optimisation, fit
 from experiments.running.optim import Group
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.text_lm import LANGUAGE_FILE
-from experiments.running.training import device, resolved
+from experiments.running.training import decided, device
 from experiments.running.world import load_encoder, open_split, tokenizer_for
 from results.schema import metric_key
 from transfer import registry as tasks
@@ -37,9 +33,9 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
     encoder.module.to(device())
     cls, data = tasks.get(spec.task), get_task(spec.task)
     config = from_plain(cls.Config, spec.recipe, f"transfer {spec.task}")
-    text = _text_model(spec, place, json.loads((parent / "spec.json").read_text()))
+    text = _text_model(spec, place, load_spec(parent))
     task = cls(config, text)
-    precision = resolved(spec.precision)
+    precision = decided(spec.precision)
     cache = place.shared / "features"
 
     run.progress.write(note="features")
@@ -58,14 +54,14 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
     optimisation = Optimisation(
         warmup_steps=config.warmup_steps(len(train)),
         betas=config.betas,
-        eps=1e-8,
+        eps=config.eps,
         clip_norm=config.grad_clip,
         precision=precision,
     )
     fit(head, stream, groups, optimisation, run=run, seed=spec.seed)
 
     outcome = Outcome(parent=spec.inputs["encoder"], data_digest=train.split.digest[:16])
-    outcome.images_seen = stream.steps * config.batch
+    outcome.images_seen = stream.images
     for name in data.tests:
         run.progress.write(note=f"scoring {name}")
         test = extract(encoder, open_split(place, name, training=False), cache, precision=precision)
@@ -74,20 +70,22 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
         outcome.items[name] = len(test)
         outcome.metrics |= {metric_key(name, key): float(value) for key, value in found.metrics.items()}
         outcome.unavailable |= {metric_key(name, key): reason for key, reason in found.unavailable.items()}
-        chances = {key.removeprefix("chance_"): value for key, value in found.extras.items() if key[:7] == "chance_"}
-        outcome.chance |= {metric_key(name, key): float(value) for key, value in chances.items()}
+        for key, value in found.extras.items():
+            kept = outcome.chance if key.startswith("chance_") else outcome.metrics
+            kept[metric_key(name, key.removeprefix("chance_"))] = float(value)
         outcome.scores += [{"dataset": name, **item} for item in found.items]
     return outcome
 
 
-def _text_model(spec: TransferSpec, place: Place, encoder: Mapping[str, Any]) -> TextModel | None:
+def _text_model(spec: TransferSpec, place: Place, encoder: Spec) -> TextModel | None:
     """The language side a task asks for: a fresh model, the shared one trained on text, or a pretrained one."""
     if spec.language is None:
         return None
-    size: Size = from_plain(Size, encoder["model"], "model")
+    assert isinstance(encoder, PretrainSpec)
+    size: Size = from_plain(Size, encoder.model, "model")
     if spec.language == "text_lm":
         parent = place.runs / spec.inputs["text_lm"]
-        trained = read_spec(json.loads((parent / "spec.json").read_text()))
+        trained = load_spec(parent)
         assert isinstance(trained, TextLmSpec)
         tokenizer = tokenizer_for(place, trained.tokenizer)
         language = LanguageModel(from_plain(LanguageSize, trained.model, "model"), tokenizer.special.vocab_size)

@@ -4,7 +4,6 @@ Specs say what is read by content; `Place` says where it lies here. Everything i
 embedded corpus comes in by the same door as a user's own.
 """
 
-import json
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_corpus
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
-from experiments.planning.specs import CorpusSpec, PretrainSpec, read_spec
+from experiments.planning.specs import CorpusSpec, PretrainSpec, load_spec
 from objectives.base import Objective
 from transfer.encoder import Encoder
 
@@ -159,7 +158,7 @@ def save_module(path: Path, module: nn.Module) -> None:
 def load_encoder(place: Place, run_id: str) -> Encoder:
     """The encoder a pre-training run left, with the transform that belongs to it."""
     folder = place.runs / run_id
-    spec = read_spec(json.loads((folder / "spec.json").read_text()))
+    spec = load_spec(folder)
     assert isinstance(spec, PretrainSpec)
     size: Size = from_plain(Size, spec.model, "model")
     vision = build_vision(size, spec.seed)

@@ -1,7 +1,7 @@
 """The real objectives and tasks answer as planning expects, and every declared table can be planned from them."""
 
 import pytest
-from plan_helpers import DIGESTS
+from plan_helpers import DIGESTS, decided
 
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.overrides import ConfigError, apply, parse
@@ -16,7 +16,7 @@ from experiments.tables import TABLES
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_declared_table_resolves(scale: str) -> None:
     chosen = get_scale(scale)
-    made = build_plan(tuple(TABLES.values()), [0], chosen, chosen.config, Suite(), DIGESTS)
+    made = build_plan(tuple(TABLES.values()), [0], chosen, decided(chosen.config), Suite(), DIGESTS)
     assert not any(run.problem for run in made.runs)
     for run in made.runs:
         assert read_spec(to_plain(run.spec)) == run.spec

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from results_helpers import make_record
+from plan_helpers import record_of
 from sweep_helpers import TABLE, arguments, small_suite
 
 from experiments import sweep
@@ -41,7 +41,7 @@ def done(made: Plan) -> list[RunRecord]:
     for number, run in enumerate(made.runs):
         columns = [c for c in TABLE.columns if isinstance(run.spec, TransferSpec) and c.task == run.spec.task]
         metrics = {metric_key(c.dataset, c.metric): float(number) for c in columns}
-        records.append(make_record(run.plain, metrics, run_id=run.run_id))
+        records.append(record_of(run, metrics))
     return records
 
 

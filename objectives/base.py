@@ -9,7 +9,7 @@ Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, s 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,7 +37,14 @@ class Objective(nn.Module, ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What can be chosen about the objective; a subclass adds its own fields."""
+        """What can be chosen about the objective; a subclass adds its own fields, closed choices as Literal."""
+
+        def __post_init__(self) -> None:
+            """Raises ValueError where a field holds none of its choices. A subclass that checks more calls it too."""
+            for name, hint in get_type_hints(type(self)).items():
+                if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                    choices = ", ".join(map(str, get_args(hint)))
+                    raise ValueError(f"{name} has no choice {getattr(self, name)!r}; choose one of {choices}")
 
     @classmethod
     def layouts_for(cls, config: Config) -> tuple[Layout, ...]:

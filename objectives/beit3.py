@@ -18,7 +18,7 @@ Shape letters: m images, b rows, t tokens, p patches, n masked positions, s imag
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +26,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from backbones.heads import TokenConnector
 from backbones.image_targets import CentroidCodes, ImageTarget, Pixels, RandomCodes
 from backbones.lm import LanguageModel
 from backbones.masks import bidirectional, within
@@ -41,7 +42,6 @@ from objectives.registry import register
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 
 TargetName = Literal["rpq_kmeans", "rpq_random", "pixel"]
 
@@ -70,8 +70,7 @@ class BEiT3(Objective):
         text_weight: float = 1.0
 
         def __post_init__(self) -> None:
-            if self.target not in get_args(TargetName):
-                raise ValueError(f"no image target {self.target!r}; choose one of {', '.join(get_args(TargetName))}")
+            super().__post_init__()
             if min(self.image_weight, self.text_weight) < 0:
                 raise ValueError(f"weights of terms are at least 0, got {self}")
 
@@ -81,6 +80,7 @@ class BEiT3(Objective):
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__(config, vision, language, special)
+        # No attention pool: it would be parameters without a gradient.
         self.connector = TokenConnector(vision.width, language.width)
         self.mask_token = nn.Parameter(trunc_normal_(torch.empty(1, 1, vision.width), std=0.02))
         self.target = _image_target(config, vision.size.patch_size)
@@ -158,15 +158,6 @@ class BEiT3(Objective):
         return images.to(self.image_mean.device).float() * self.image_std + self.image_mean
 
 
-class TokenConnector(nn.Sequential):
-    """The token path of `backbones.heads.Connector`; its attention pool would be parameters without a gradient here."""
-
-    def __init__(self, vision_width: int, lm_width: int) -> None:
-        values = nn.Linear(vision_width, lm_width)
-        nn.init.zeros_(values.bias)
-        super().__init__(nn.LayerNorm(vision_width), values, nn.Linear(lm_width, lm_width, bias=False))
-
-
 def allowed(rows: Rows, mono: Bool[Tensor, " b"]) -> Bool[Tensor, "b t t"]:
     """Attention within a document: all of it, or in a `mono` row each image (with its markers) and the text alone."""
     opens = (rows.token_type == int(TokenType.BOI)).cumsum(dim=1)
@@ -181,5 +172,5 @@ def _image_target(config: BEiT3.Config, patch_size: int) -> ImageTarget:
             return CentroidCodes(patch_size, config.codes, config.code_width, config.codebook_seed, config.fit_patches)
         case "rpq_random":
             return RandomCodes(patch_size, config.codes, config.code_width, config.codebook_seed)
-        case _:
+        case "pixel":
             return Pixels(patch_size)

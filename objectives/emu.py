@@ -15,7 +15,7 @@ Shape letters: m images, b rows, t tokens, k slots of an image, n regressed elem
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -57,11 +57,9 @@ class Emu(Objective):
         regressed: Regressed = "slots"  # Emu1 also pairs the last slot with <EoI>'s embedding
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.queries < 1 or self.regression_weight < 0:
                 raise ValueError(f"Emu needs at least one query and no negative weight, got {self}")
-            for value, choices in ((self.reduction, Reduction), (self.regressed, Regressed)):
-                if value not in get_args(choices):
-                    raise ValueError(f"Emu has no option {value!r}; choose one of {', '.join(get_args(choices))}")
 
     config: Config
 

@@ -43,6 +43,7 @@ class Supervised(Objective):
         classes: int = 1000  # ImageNet-1k
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.classes < 2:
                 raise ValueError(f"a classifier needs at least 2 classes, got classes={self.classes}")
 

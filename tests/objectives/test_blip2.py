@@ -204,8 +204,6 @@ def test_local_negatives_are_global_ones_on_one_rank() -> None:
     share_weights(blip2, local)
     batch = batch_for(blip2, pairs(6))
     assert torch.equal(blip2(batch).terms["match"].sum, local(batch).terms["match"].sum)
-    with pytest.raises(ValueError, match="'nearby'"):
-        build("blip2", negatives="nearby")
 
 
 def test_hardness_scales_the_similarities_of_the_draw() -> None:

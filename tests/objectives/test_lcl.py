@@ -49,10 +49,7 @@ def test_paper_weights_and_layouts() -> None:
     assert type(lcl).layouts_for(on_pairs("random_order").config) == (Layout.RANDOM_ORDER,)
 
 
-@pytest.mark.parametrize("option", ["layout", "skip_rule", "gen_on_boi"])
-def test_unknown_options_are_refused(option: str) -> None:
-    with pytest.raises(ValueError, match="'sometimes'"):
-        build("lcl", **{option: "sometimes"})
+def test_negative_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 0"):
         build("lcl", contrast_weight=-0.1)
 
@@ -163,11 +160,11 @@ def test_inv_lcl_9_loss_at_init_and_the_query_path() -> None:
     lcl = build("lcl", contrast_weight=0.0)
     grads = gradients(lcl, total(lcl(batch_for(lcl, documents()))))
     assert norm(grads, "connector.query", "connector.to_query", "connector.norm_query", "connector.to_key") == 0
-    assert norm(grads, "connector.to_value") > 0
+    assert norm(grads, "connector.to_tokens.to_value") > 0
 
 
 def test_inv_lcl_10_uniform_attention_pools_the_mean_token() -> None:
-    connector = Connector(32, 48, heads=1)
+    connector = Connector(32, 48)  # narrower than two heads of 64
     connector.to_query.weight.data.zero_()
     visual = connector(torch.randn(3, 9, 32))
     torch.testing.assert_close(visual.pooled, visual.tokens.mean(dim=1), atol=1e-5, rtol=0)

@@ -3,7 +3,8 @@
 Source: LCL paper 3.3 (visual embeddings are inserted at their positions in the sequence). Our choice: a rank without
 images encodes a dummy one, so that every rank enters every collective.
 
-Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, s image side.
+Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, v vision width, s image
+side.
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from backbones.lm import LanguageModel
 from backbones.special import Special
 from backbones.vit import Edit, VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
+from objectives.diagnostics import collapse, norm_ratio
 from objectives.functional import Losses
 
 
@@ -97,6 +99,20 @@ class Objective(nn.Module, ABC):
             )
         where = slots.nonzero(as_tuple=True)
         return x.index_put(where, tokens.to(x.dtype))
+
+    def diagnose(
+        self,
+        patches: Float[Tensor, "m p v"],
+        rows: Rows | None = None,
+        visual: Float[Tensor, "m k d"] | None = None,
+    ) -> dict[str, Tensor]:
+        """What to watch of the encoder's patch tokens and, where the language model reads images, of what it reads."""
+        watch = collapse(patches)
+        if rows is not None and visual is not None and len(visual):
+            words = rows.input_ids[rows.token_type == int(TokenType.TEXT)]
+            if len(words):
+                watch["norm_ratio"] = norm_ratio(visual.flatten(0, 1), self.language.embed(words[None])[0])
+        return watch
 
     @staticmethod
     def at_boi(hidden: Float[Tensor, "b t d"], rows: Rows) -> Float[Tensor, "m d"]:

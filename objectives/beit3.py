@@ -34,9 +34,8 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse
 from objectives.functional import Losses, Term, masked_token_loss
-from objectives.gather import world_size
+from objectives.gather import gather_rows, world_size
 from objectives.masking import MaskPlan, MaskRules, plan_masks
 from objectives.registry import register
 
@@ -93,7 +92,8 @@ class BEiT3(Objective):
     def prepare(self, images: Iterable[Float[Tensor, "_ 3 s s"]]) -> None:
         """Fit the image target to batches of normalised training images; call once before the first step.
 
-        Only rank 0 reads the images, the other ranks receive its codebook. A checkpoint holds the result.
+        Only rank 0 reads the images, the other ranks receive its codebook. A checkpoint holds the result. Raises
+        ValueError where ranks would predict different targets all the same: their random projections differ.
         """
         if world_size() == 1 or dist.get_rank() == 0:
             self.target.fit(self.pixels(batch) for batch in images)
@@ -101,18 +101,24 @@ class BEiT3(Objective):
             codebook = self.target.codebook.clone()
             dist.broadcast(codebook, src=0)
             self.target.set_codebook(codebook)
+        own = torch.tensor([int(self.target.fingerprint()[:15], 16)], device=self.mask_token.device)
+        if len(set(gather_rows(own)[0].tolist())) > 1:
+            raise ValueError(
+                "ranks have different image targets, so their losses could not be added; give every rank the same "
+                "configuration and the same version of torch"
+            )
 
     def forward(self, batch: Batch) -> Losses:
         """Masked image and text losses; watch: accuracies against the unigram baseline, codebook use, collapse."""
         rows = batch[Layout.INTERLEAVED]
         plan = self.plan(batch)
-        hidden, patches = self.read(batch, plan)
+        hidden, patches, tokens = self.read(batch, plan)
         image, watch = self.image_term(hidden, rows, plan, self.target.targets(self.pixels(batch.images)))
         text = masked_token_loss(hidden, rows.input_ids, plan.text, self.language.logits)
         return Losses(
             terms={"masked_image": image, "masked_text": text},
             weights={"masked_image": self.config.image_weight, "masked_text": self.config.text_weight},
-            watch={**watch, **collapse(patches.mean(dim=1))},
+            watch={**watch, **self.diagnose(patches, rows, tokens)},
         )
 
     def plan(self, batch: Batch) -> MaskPlan:
@@ -121,15 +127,19 @@ class BEiT3(Objective):
         rows = batch[Layout.INTERLEAVED]
         return plan_masks(rows, batch.doc_seed, side, self.config.masks, self.special, self.language.vocab_size)
 
-    def read(self, batch: Batch, plan: MaskPlan) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "m p v"]]:
-        """States of the language model and patch tokens of the encoder, from what the plan leaves visible."""
+    def read(
+        self, batch: Batch, plan: MaskPlan
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "m p v"], Float[Tensor, "m p d"]]:
+        """States of the language model, patch tokens of the encoder and what the language model reads of them, from
+        what the plan leaves visible."""
         rows = batch[Layout.INTERLEAVED]
         hide = plan.patches[:, :, None]
         patches = self.encode(batch.images, lambda x: torch.where(hide, self.mask_token.to(x.dtype), x))
         if not len(patches):
             patches = patches + self.mask_token  # nothing was hidden: this only keeps the token in the graph
-        inputs = self.embed(replace(rows, input_ids=plan.input_ids), self.connector(patches))
-        return self.language(inputs, allowed(rows, plan.mono), rows.position_ids), patches
+        tokens = self.connector(patches)
+        inputs = self.embed(replace(rows, input_ids=plan.input_ids), tokens)
+        return self.language(inputs, allowed(rows, plan.mono), rows.position_ids), patches, tokens
 
     def image_term(
         self, hidden: Float[Tensor, "b t d"], rows: Rows, plan: MaskPlan, targets: Tensor

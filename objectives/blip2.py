@@ -30,7 +30,6 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.coca import CoCa
-from objectives.diagnostics import collapse
 from objectives.functional import Losses, matching_loss
 from objectives.gather import gather_rows
 from objectives.hard_negatives import draw, pair_noise
@@ -99,7 +98,7 @@ class BLIP2(CoCa):
         rows = self.matching(self.negatives(batch, visual.pooled, context))
         logits = self.match(visual.tokens, self.captions(batch), rows)[rows.counted]
         matched = rows.matched[rows.counted]
-        watch |= {"text_nll": caption.text_nll()} | collapse(patches.mean(dim=1))
+        watch |= {"text_nll": caption.text_nll()} | self.diagnose(patches, batch[Layout.IMAGE_FIRST], visual.tokens)
         if len(matched):
             watch["match_acc"] = (logits.argmax(dim=1) == matched.long()).float().mean()
         config = self.config

@@ -21,7 +21,6 @@ from backbones.masks import causal
 from data.batch import Batch, Layout
 from objectives.base import Objective
 from objectives.clip import CLIP
-from objectives.diagnostics import collapse
 from objectives.functional import TEXT_TARGETS, Losses, TokenLoss, token_nll
 from objectives.registry import register
 
@@ -53,7 +52,7 @@ class CoCa(CLIP):
         visual = self.connector(patches)
         contrast, watch = self.contrast(batch, visual.pooled, self.context(batch))
         caption = self.caption(batch, visual.tokens)
-        watch |= {"text_nll": caption.text_nll()} | collapse(patches.mean(dim=1))
+        watch |= {"text_nll": caption.text_nll()} | self.diagnose(patches, batch[Layout.IMAGE_FIRST], visual.tokens)
         return Losses(
             {"contrast": contrast, "caption": caption.term()},
             {"contrast": self.config.contrast_weight, "caption": self.config.caption_weight},

@@ -27,7 +27,6 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse
 from objectives.functional import TEXT_TARGETS, Losses, Term, regression_loss, token_nll
 from objectives.registry import register
 
@@ -89,7 +88,7 @@ class Emu(Objective):
         text = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS)
         terms = {"generate": text.term(), "regress": self.regress(hidden, inputs, rows)}
         weights = {"generate": 1.0, "regress": self.config.regression_weight}
-        watch = {"text_nll": text.text_nll(), **collapse(patches.mean(dim=1))}
+        watch = {"text_nll": text.text_nll(), **self.diagnose(patches, rows, embeddings)}
         if len(embeddings):
             values = embeddings.detach().float().flatten(0, 1)
             watch["embedding_variance"] = values.var(dim=0, correction=0).mean()

@@ -27,7 +27,6 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse
 from objectives.functional import TEXT_TARGETS, Losses, token_nll
 from objectives.registry import register
 
@@ -67,7 +66,7 @@ class Flamingo(Objective):
         hidden = self.read(rows, self.resampler(patches))
         extra = media_index(rows) > 0 if self.config.text_targets == "after_first_image" else None
         text = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS, extra)
-        watch = {"text_nll": text.text_nll(), **self.gates(), **collapse(patches.mean(dim=1))}
+        watch = {"text_nll": text.text_nll(), **self.gates(), **self.diagnose(patches)}
         return Losses(terms={"generate": text.term()}, weights={"generate": 1.0}, watch=watch)
 
     def read(self, rows: Rows, latents: Float[Tensor, "m l v"]) -> Float[Tensor, "b t d"]:

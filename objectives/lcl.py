@@ -28,7 +28,7 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse, same_document_share
+from objectives.diagnostics import same_document_share
 from objectives.functional import TEXT_TARGETS, Losses, info_nce, token_nll
 from objectives.registry import register
 
@@ -86,7 +86,7 @@ class LCL(Objective):
         groups = document if self.config.mask_same_document else None
         contrast, watch = info_nce(visual.pooled[chosen], context[chosen], self.temperature.scale(), groups)
         generate = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS | {TokenType.BOI}, self.generated(rows))
-        watch |= {"text_nll": generate.text_nll()} | collapse(patches.mean(dim=1))
+        watch |= {"text_nll": generate.text_nll()} | self.diagnose(patches, rows, visual.tokens)
         if len(chosen):
             watch["skipped_images"] = 1 - chosen.float().mean()
         if len(document) > 1:

@@ -49,7 +49,7 @@ def many() -> list[Doc]:
 
 def predictions(beit3: BEiT3, of: Batch, plan: MaskPlan) -> tuple[Tensor, Tensor]:
     """Image logits [m, p, k] at every slot and text logits [n, v] at hidden tokens."""
-    hidden, _ = beit3.read(of, plan)
+    hidden = beit3.read(of, plan)[0]
     slots = hidden[of[ROWS].token_type == TokenType.IMG].view(len(of.images), PATCHES, -1)
     return beit3.image_head(slots), beit3.language.logits(hidden[plan.text])
 
@@ -186,7 +186,7 @@ def test_inv_b3_2_mono_images_do_not_see_each_other(beit3: BEiT3) -> None:
 def test_inv_b3_5_labels_of_visible_positions_do_not_matter(beit3: BEiT3) -> None:
     of = make(documents())
     rows, plan = of[ROWS], beit3.plan(of)
-    hidden, _ = beit3.read(of, plan)
+    hidden = beit3.read(of, plan)[0]
     targets = beit3.target.targets(beit3.pixels(of.images))
     loss = beit3.image_term(hidden, rows, plan, targets)[0].sum
     other = torch.where(plan.patches, targets, (targets + 1) % 64)
@@ -319,9 +319,9 @@ def test_pixels_of_one_document_do_not_change_another(beit3: BEiT3) -> None:
 def test_visible_text_changes_the_loss_and_its_id_is_not_embedded_when_hidden(beit3: BEiT3) -> None:
     of = make(documents()[:1])
     plan = beit3.plan(of)
-    hidden, _ = beit3.read(of, plan)
+    hidden = beit3.read(of, plan)[0]
     place = int(plan.text[0].nonzero()[0])
-    again, _ = beit3.read(with_ids(of, ROWS, 0, place, 5), plan)
+    again = beit3.read(with_ids(of, ROWS, 0, place, 5), plan)[0]
     assert torch.equal(hidden, again)  # the model reads the plan's ids, never the batch's
 
 
@@ -376,6 +376,23 @@ def prepare_on_a_rank(rank: int, folder: str, vision: VisionEncoder, language: L
     beit3.prepare([images])
     torch.save({"codebook": beit3.target.codebook}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def prepare_with_a_seed_of_its_own(rank: int, folder: str, vision: VisionEncoder, language: LanguageModel) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    config = BEiT3.Config(codes=64, target="rpq_random", codebook_seed=rank)
+    with pytest.raises(ValueError, match="different image targets"):
+        BEiT3(config, vision, language, SPECIAL).prepare([])
+    dist.destroy_process_group()
+
+
+def test_ranks_with_other_targets_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vision: VisionEncoder, language: LanguageModel
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    args = (str(tmp_path), vision, language)
+    mp.start_processes(prepare_with_a_seed_of_its_own, args, nprocs=2, start_method="fork")
 
 
 def test_both_ranks_hold_the_codebook_of_the_first(

@@ -5,11 +5,12 @@ import torch
 from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, with_ids, with_images, words
 from torch import Tensor, nn
 
+from backbones.attention import attention_weights
 from backbones.lm import LanguageModel
 from backbones.masks import causal
 from backbones.vit import VisionEncoder
-from data.batch import Batch, Layout, TokenType
-from objectives.flamingo import Flamingo, media_context, media_index
+from data.batch import Batch, Layout, Rows, TokenType
+from objectives.flamingo import Flamingo, media_context
 from objectives.functional import total
 
 ROWS = Layout.MEDIA_TOKEN
@@ -39,6 +40,20 @@ def changed_image(of: Batch, k: int) -> Batch:
     images = of.images.clone()
     images[k] += 1.0
     return with_images(of, images)
+
+
+def latest_image(rows: Rows) -> list[list[int]]:
+    """For each position the number of its document's images opened so far; 0 for none and on padding."""
+    latest = []
+    for kinds, documents_of in zip(rows.token_type.tolist(), rows.doc_id.tolist(), strict=True):
+        opened, current, row = 0, None, []
+        for kind, document in zip(kinds, documents_of, strict=True):
+            if document != current:
+                opened, current = 0, document
+            opened += kind == TokenType.BOI
+            row.append(opened if kind != TokenType.PAD else 0)
+        latest.append(row)
+    return latest
 
 
 def differs(a: Tensor, b: Tensor) -> Tensor:
@@ -73,7 +88,7 @@ def test_inv_f_2_gates_open_first(flamingo: Flamingo) -> None:
 def test_inv_f_3_text_before_the_first_image_is_blind_to_images(flamingo: Flamingo) -> None:
     open_gates(flamingo, 2.0)
     of = make(documents())
-    before = (media_index(of[ROWS]) == 0) & of[ROWS].attn_mask
+    before = (torch.tensor(latest_image(of[ROWS])) == 0) & of[ROWS].attn_mask
     assert before.sum() > 10
     changed = differs(logits(flamingo, of), logits(flamingo, with_images(of, of.images + 1)))
     assert not changed[before].any()
@@ -88,11 +103,11 @@ def test_inv_f_4_an_image_is_read_until_the_next_one_opens(flamingo: Flamingo, m
     open_gates(flamingo)
     of = make(documents())
     rows, base = of[ROWS], logits(flamingo, of)
-    tt = media_index(rows)
+    latest = torch.tensor(latest_image(rows))
     for k in range(len(of.images)):
         row = int(rows.img_row[k])
         readers = torch.zeros_like(rows.attn_mask)
-        readers[row] = (tt[row] == tt[row, rows.img_boi[k]]) & rows.attn_mask[row]
+        readers[row] = (latest[row] == latest[row, rows.img_boi[k]]) & rows.attn_mask[row]
         assert torch.equal(differs(logits(flamingo, changed_image(of, k)), base) & rows.attn_mask, readers)
 
 
@@ -110,21 +125,29 @@ def test_inv_f_5_later_images_and_tokens_change_nothing_before(flamingo: Flaming
     assert changed[0, 6]
 
 
-def test_inv_f_6_attention_is_shared_among_the_latents_of_one_image(flamingo: Flamingo) -> None:
+def test_inv_f_6_attention_is_shared_among_the_latents_of_one_image(
+    flamingo: Flamingo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Tensor] = []
+
+    def recording(*arguments: Tensor) -> Tensor:
+        held.append(attention_weights(*arguments))
+        return held[-1]
+
+    monkeypatch.setattr("backbones.attention.attention_weights", recording)
     of = make(documents())
     rows = of[ROWS]
-    latents = flamingo.resampler(flamingo.encode(of.images))
-    context, allowed = media_context(rows, latents)
-    block = flamingo.cross_attention[0]
-    weights = block.attention.weights(block.norm(flamingo.embed(rows)), context, allowed)
-    per_image = weights.unflatten(-1, (-1, 16)).sum(-1)  # [b, h, t, images of the row]
-    tt = media_index(rows)
-    for row in range(len(tt)):
-        for q in range(int(rows.attn_mask[row].sum())):
-            expected = torch.zeros(per_image.shape[-1])
-            if tt[row, q]:
-                expected[tt[row, q] - 1] = 1
-            torch.testing.assert_close(per_image[row, :, q], expected.expand(2, -1), atol=1e-6, rtol=0)
+    flamingo(of)
+    latest, crossed = latest_image(rows), held[-flamingo.language.depth :]  # the resampler's layers come first
+    assert len(held) == flamingo.config.resampler_depth + flamingo.language.depth
+    for weights in crossed:
+        per_image = weights.unflatten(-1, (-1, 16)).sum(-1)  # [b, h, t, images of the row]
+        for row in range(len(latest)):
+            for q in range(int(rows.attn_mask[row].sum())):
+                expected = torch.zeros(per_image.shape[-1])
+                if latest[row][q]:
+                    expected[latest[row][q] - 1] = 1
+                torch.testing.assert_close(per_image[row, :, q], expected.expand(2, -1), atol=1e-6, rtol=0)
 
 
 def test_latents_stand_in_the_order_of_the_row(flamingo: Flamingo) -> None:

@@ -15,21 +15,23 @@ from typing import Any
 
 from data.errors import CorpusError
 from data.toyworld.spec import ToyworldSpec
-from experiments import launch, preflight
-from experiments.board import duration
-from experiments.catalogue import Suite
-from experiments.config import RunConfig
-from experiments.corpora import FOLDERS, digests
-from experiments.fit import Stopped
-from experiments.forecast import forecast
-from experiments.hardware import multiplies_in
-from experiments.overrides import ConfigError, apply, parse, suggest
-from experiments.plan import Plan, build_plan, listing
-from experiments.recipe import SCALES, get_scale
-from experiments.specs import to_plain
+from experiments.configuration.config import RunConfig
+from experiments.configuration.corpora import FOLDERS, digests
+from experiments.configuration.overrides import ConfigError, apply, parse, suggest
+from experiments.configuration.recipe import SCALES, get_scale
+from experiments.launching import launch, preflight
+from experiments.launching.board import duration
+from experiments.launching.forecast import forecast
+from experiments.planning.catalogue import Suite
+from experiments.planning.migrate import rename_folders, renamed
+from experiments.planning.plan import Plan, build_plan, listing
+from experiments.planning.specs import SPEC_FILE
+from experiments.running.fit import Stopped
+from experiments.running.hardware import multiplies_in
+from experiments.running.world import Place
 from experiments.tables import TABLES, get_table
-from experiments.world import Place
 from results import publish
+from results.canonical import plain
 from results.record import load_all, write_atomic
 from results.schema import Publication, RunRecord, Status, Table
 
@@ -79,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     mode = made.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     mode.add_argument("--collate", action="store_true", help="only write the tables from the records there are")
+    mode.add_argument(
+        "--migrate", action="store_true", help="give finished runs the names of this version, and collate"
+    )
     return made
 
 
@@ -119,12 +124,24 @@ def sweep(options: argparse.Namespace) -> int:
     records, problems = load_all(runs)
     for problem in problems:
         print(f"warning: {problem.message}; it is left out", file=sys.stderr)
+    known_seeds = {*range(options.seeds), *(slot.seed for held in published.values() for slot in held.slots)}
+    older = renamed(plan_of(sorted(known_seeds)).runs, [*records, *_records(published)])
+    if older and not options.migrate:
+        raise ConfigError(
+            f"{len(older)} finished runs have the settings asked for under the names of an older version, for example "
+            f"{next(iter(older))}; run the same command with --migrate once and they are used"
+        )
     if options.dry_run:
         print(listing(plan, records))
         return EXIT_DONE
     place = Place(runs=runs, data=config.data)
     began = time.monotonic()
-    if not options.collate:
+    if options.migrate:
+        moved = rename_folders(runs, older)
+        published = {name: _with_names(held, older) for name, held in published.items()}
+        records, _ = load_all(runs)
+        print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
+    elif not options.collate:
         _run(plan, records, place, options)
         records, _ = load_all(runs)
     seconds = time.monotonic() - began
@@ -179,7 +196,7 @@ def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argpar
         # A record that is not "done" is of an earlier attempt.
         (folder / "record.json").unlink(missing_ok=True)
         (folder / "progress.json").unlink(missing_ok=True)
-        write_atomic(folder / "spec.json", json.dumps(to_plain(run.spec), indent=1) + "\n")
+        write_atomic(folder / SPEC_FILE, json.dumps(plain(run.written), indent=1) + "\n")
     cores = len(os.sched_getaffinity(0))
     workers = options.workers or preflight.accelerators() or max(1, cores // options.threads)
     machine = launch.Machine(
@@ -202,9 +219,18 @@ def _published(plan: Plan, tables: Sequence[Table], out: Path) -> Mapping[str, P
     return {name: publish.load(path) for name, path in paths.items() if path.exists()}
 
 
+def _records(published: Mapping[str, Publication]) -> list[RunRecord]:
+    return [record for held in published.values() for record in held.records.values()]
+
+
+def _with_names(held: Publication, older: Mapping[str, RunRecord]) -> Publication:
+    records = [older.get(run_id, record) for run_id, record in held.records.items()]
+    return replace(held, records={record.run_id: record for record in records})
+
+
 def _merged(records: Sequence[RunRecord], published: Mapping[str, Publication]) -> list[RunRecord]:
     """Records of this machine and published ones by run; of two, the one that is done, and ours where both are."""
-    merged = {run_id: record for held in published.values() for run_id, record in held.records.items()}
+    merged = {record.run_id: record for record in _records(published)}
     for record in records:
         if record.status is Status.DONE or record.run_id not in merged:
             merged[record.run_id] = record

@@ -8,9 +8,9 @@ side.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class Objective(nn.Module, ABC):
 
     A subclass lives in `objectives/<name>.py` under `@register("<name>")`, nests its own frozen
     `Config(Objective.Config)`, and declares what it reads. The defaults of `Config` are the paper's; what a scale
-    changes in them stands with that scale (experiments/recipe.py).
+    changes in them stands with that scale (experiments/configuration/recipe.py).
     """
 
     name: ClassVar[str]  # set by `register`
@@ -36,6 +36,8 @@ class Objective(nn.Module, ABC):
     layouts: ClassVar[tuple[Layout, ...]]
     needs_labels: ClassVar[bool] = False  # a control that learns from the corpus's labels
     lm_passes: ClassVar[int]  # forward passes through the language model for one batch, as the paper's footnote counts
+    protocol: ClassVar[int] = 1  # bump when equal settings would train different weights: a changed default, new maths
+    on_pairs: ClassVar[Mapping[str, Any]] = {}  # fields of Config that a corpus of pairs implies, where none is chosen
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

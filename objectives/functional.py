@@ -68,6 +68,12 @@ def means(losses: Losses) -> dict[str, Tensor]:
     return dict(zip(losses.terms, sums / counts.clamp(min=1), strict=True))
 
 
+def items(losses: Losses) -> dict[str, float]:
+    """How many items each weighted term has on all ranks. Every rank must call it."""
+    counts = _global(losses, [term.count for term in losses.terms.values()])
+    return {name: float(count) for name, count in zip(losses.terms, counts, strict=True) if losses.weights[name]}
+
+
 def info_nce(
     v: Float[Tensor, "n d"],
     t: Float[Tensor, "n d"],

@@ -9,13 +9,14 @@ before the image and not the image. T: TEXT, EOS, and `<BoI>` where the image ha
 at the start of a document it would be a coin flip). lambda = 0.1 (paper 4.1, Table 6b); Table 6a switches a term off by
 its weight.
 
-Reads: documents as INTERLEAVED; pairs in random order (LAION-Random) with layout="random_order".  LM passes: 1.
+Reads: documents as INTERLEAVED; pairs in random order (LAION-Random, implied by the corpus).  LM passes: 1.
 
 Shape letters: m images, b rows, t tokens, p patches, d language width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
@@ -44,6 +45,7 @@ class LCL(Objective):
     reads = "documents"
     layouts: ClassVar[tuple[Layout, ...]] = (Layout.INTERLEAVED,)
     lm_passes = 1
+    on_pairs: ClassVar[Mapping[str, Any]] = {"layout": "random_order"}  # LAION-Random (paper 4.1)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Objective.Config):

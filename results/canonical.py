@@ -1,11 +1,15 @@
-"""One JSON text for one value: sorted keys, no spaces, finite numbers only. The hash of it names runs."""
+"""One JSON text for one value: sorted keys, no spaces, finite numbers only. The hash of it names runs.
+
+A name depends on what somebody chose: fields at their declared defaults stay out of it (`split`), so a new option with
+a default renames no finished run (as in facebookresearch/exca). Whoever changes a default bumps the protocol beside it.
+"""
 
 import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -50,6 +54,53 @@ def run_id(kind: str, label: str, spec: Any) -> str:
     """`<kind>-<label>-<hash>`: readable, safe as a folder name, and equal exactly for equal specs of one label."""
     slug = re.sub(r"[^a-z0-9_]+", "-", label.lower()).strip("-")
     return "-".join(part for part in (str(kind), slug, spec_hash(spec)) if part)
+
+
+def split(value: Any, typed: Mapping[str, Any] | None = None, where: str = "") -> tuple[Any, dict[str, Any]]:
+    """The JSON form of a value in two parts: what its name depends on, and the rest by dotted key.
+
+    The rest are fields of dataclasses at their declared defaults, and fields whose metadata say
+    {"hashed": False} because they decide no result. typed: dataclasses that
+    stand at a dotted key of the value as plain mappings; their declarations apply there.
+
+    Raises ValueError as `plain` does. `merge` puts the two parts together again.
+    """
+    typed = typed or {}
+    value = typed.get(where, value)
+    prefix = f"{where}." if where else ""
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = {f.name: getattr(value, f.name) for f in fields(value) if not _left_out(f, getattr(value, f.name))}
+        rest = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in inner}
+        left = flatten(plain(rest, where or "value"), prefix)
+    elif isinstance(value, Mapping):
+        inner, left = dict(value), {}
+    else:
+        return plain(value, where or "value"), {}
+    hashed = {}
+    for key, each in inner.items():
+        hashed[key], more = split(each, typed, f"{prefix}{key}")
+        left |= more
+    return plain(hashed, where or "value"), left
+
+
+def merge(hashed: Mapping[str, Any], left: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole value of the two parts that `split` made."""
+    whole = {key: merge(each, {}) if isinstance(each, Mapping) else each for key, each in hashed.items()}
+    for key, each in left.items():
+        *above, last = key.split(".")
+        place = whole
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = each
+    return whole
+
+
+def _left_out(field: "Field[Any]", value: Any) -> bool:
+    if not field.metadata.get("hashed", True):
+        return True
+    if field.default is not MISSING:
+        return bool(value == field.default)
+    return field.default_factory is not MISSING and bool(value == field.default_factory())
 
 
 def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

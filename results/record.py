@@ -195,7 +195,7 @@ _TYPES: Mapping[str, _Type] = {
     **dict.fromkeys(("env", "unavailable"), _object_of(_TEXT)),
     "kind": _Type("one of " + ", ".join(Kind), lambda value: value in tuple(Kind)),
     "status": _Type("one of " + ", ".join(Status), lambda value: value in tuple(Status)),
-    "spec": _Type("an object", lambda value: isinstance(value, dict)),
+    **dict.fromkeys(("spec", "defaults"), _Type("an object", lambda value: isinstance(value, dict))),
     "parent": _Type("text or null", lambda value: value is None or isinstance(value, str)),
     "dirty": _Type("true or false", lambda value: isinstance(value, bool)),
 }

@@ -1,7 +1,7 @@
 """What the suite writes down and what it prints: run records, table declarations, publications. Standard library only.
 
-A `spec` is the JSON form of a resolved run (experiments/specs.py). The report reads these keys of it, all optional:
-`objective` ({"name", "config"} or null), `data` ({"name", ...}), `task`, `mode`, `protocol`, `seed`.
+A `spec` is the JSON form of a resolved run (experiments/planning/specs.py). The report reads these keys of it, all
+optional: `objective` ({"name", "config"} or null), `data` ({"name", ...}), `task`, `mode`, `protocol`, `seed`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-SCHEMA_VERSION = 1
+from results.canonical import merge
+
+SCHEMA_VERSION = 2  # 2: RunRecord.defaults
 EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no suffix
 
 # Keys of RunRecord.coverage that are not causes: what was used, and how many documents could not be.
@@ -22,6 +24,12 @@ class Kind(StrEnum):
     PRETRAIN = "pretrain"
     TEXT_LM = "text_lm"  # the language model every captioning transfer starts from
     TRANSFER = "transfer"
+
+
+class Mode(StrEnum):
+    """What a transfer trains. Full transfer is not built yet, so it cannot be asked for."""
+
+    FROZEN = "frozen"  # the head; the encoder stays as it is
 
 
 class Status(StrEnum):
@@ -41,11 +49,12 @@ class RunRecord:
     run_id: str
     kind: Kind
     status: Status
-    spec: Mapping[str, Any]  # the resolved specification whose hash ends run_id
+    spec: Mapping[str, Any]  # the part of the resolved specification whose hash ends run_id
     parent: str | None  # run_id of the encoder's pre-training; None for a pre-training
     metrics: Mapping[
         str, float
     ]  # transfer: "<dataset>/<metric>", see `metric_key`; pre-training: its last watch values
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # the rest of the specification, by dotted key
     chance: Mapping[str, float] = field(default_factory=dict)  # metric key -> value of an encoder that knows nothing
     items: Mapping[str, int] = field(default_factory=dict)  # dataset -> test items scored
     unavailable: Mapping[str, str] = field(default_factory=dict)  # metric key -> why it could not be computed
@@ -63,6 +72,11 @@ class RunRecord:
     finished_at: str  # ISO 8601, UTC
     reason: str = ""  # why, when status is not DONE
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The whole specification the run was made with, every setting in it."""
+        return merge(self.spec, self.defaults)
 
 
 def metric_key(dataset: str, metric: str) -> str:
@@ -112,7 +126,7 @@ class Row:
     objective: str | None
     data: str
     task: str = ""  # the paper's task column: "Con. + Gen."
-    mode: str = "frozen"
+    mode: Mode = Mode.FROZEN
     override: Mapping[str, Any] = field(default_factory=dict)  # declared differences, dotted config keys
     control: bool = False  # printed apart: not a method of the paper
     paper: Mapping[str, str] = field(default_factory=dict)  # cells that select one line of the paper's CSV

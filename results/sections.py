@@ -114,7 +114,7 @@ def changes(publication: Publication) -> dict[tuple[str, str, str, str], list[st
         reference = publication.references.get(slot.row, {}).get(slot.stage)
         if reference is None:
             continue
-        for key, pair in differences(reference, record.spec).items():
+        for key, pair in differences(reference, record.resolved).items():
             paper, here = (DASH if value is ABSENT else plain_value(value) for value in pair)
             found[slot.stage, key, paper, here].append(slot.row)
     return dict(found)
@@ -135,7 +135,7 @@ def recipe(publication: Publication) -> list[str]:
         return [title, "", "Nothing: every setting of every run is that of the paper's recipe."] if rows_of else []
     about = (
         "Settings of the runs above that differ from this suite's recipe for the paper (stated values as stated, the "
-        "rest as documented in `experiments/recipe.py`)."
+        "rest as documented in `experiments/configuration/recipe.py`)."
     )
     lines.sort(key=lambda line: (line[0] != PRETRAIN, line))
     return [title, "", about, "", *markdown_table(["stage", "setting", "paper", "here", "rows"], lines, left=5)]
@@ -145,7 +145,7 @@ def row_differences(table: Table, publication: Publication) -> list[str]:
     """Every setting of pre-training in which two rows of the table differ."""
     rows = {row.label: row for row in table.rows_at(publication.scale)}
     specs = {
-        slot.row: record.spec
+        slot.row: record.resolved
         for slot, record in _first_runs(publication)
         if slot.stage == PRETRAIN and slot.row in rows and record.spec.get("objective") is not None
     }

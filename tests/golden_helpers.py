@@ -9,9 +9,9 @@ import pytest
 import torch
 from sweep_helpers import BUDGET, plan_pretraining, small_place
 
-from experiments import fit, jobs
-from experiments.cost import Cost
-from experiments.world import Place
+from experiments.running import fit, lifecycle, pretrain
+from experiments.running.cost import Cost
+from experiments.running.world import Place
 from objectives.functional import means
 from objectives.registry import get
 from results import record
@@ -58,9 +58,9 @@ def curve(place: Place, name: str) -> Curve:
     try:
         with pytest.MonkeyPatch.context() as patch:  # neither of the last two changes a loss, both take long
             patch.setattr(fit, "_step", watched)
-            patch.setattr(jobs.cost, "measure", lambda *_: Cost(0.0, 0))
-            patch.setattr(jobs, "visual_use", lambda *_: None)
-            status = jobs.execute(run_id, place, "tiny")
+            patch.setattr(pretrain.cost, "measure", lambda *_: Cost(0.0, 0))
+            patch.setattr(pretrain, "visual_use", lambda *_: None)
+            status = lifecycle.execute(run_id, place, "tiny")
     finally:
         torch.set_num_threads(threads)
     if status is not Status.DONE:

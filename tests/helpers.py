@@ -19,8 +19,8 @@ from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import SIZES
 from data.batch import Batch, Layout, Rows, TokenType
 from data.seeds import stable_seed, torch_generator
-from experiments.overrides import set_field
-from experiments.recipe import SCALES
+from experiments.configuration.overrides import set_field
+from experiments.configuration.recipe import SCALES
 from objectives.base import Objective
 from objectives.registry import get
 

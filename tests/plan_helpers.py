@@ -5,11 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.catalogue import ObjectiveFacts, TaskFacts
-from experiments.config import RunConfig
-from experiments.overrides import suggest
-from experiments.recipe import get_scale
+from results_helpers import make_record
+
+from experiments.configuration.config import RunConfig
+from experiments.configuration.overrides import apply, parse, suggest
+from experiments.configuration.recipe import get_scale
+from experiments.planning.catalogue import ObjectiveFacts, TaskFacts
+from experiments.planning.specs import PlannedRun
 from experiments.tables import TABLE1
+from results.schema import RunRecord
 
 DIGESTS = {
     name: f"{name}-v1"
@@ -81,7 +85,18 @@ class FakeSize:
 
 def without_details(config: RunConfig) -> RunConfig:
     """The settings of a scale, less what it changes in objectives and tasks: the made-up ones have other fields."""
-    return replace(config, objectives={}, transfer={})
+    return decided(replace(config, objectives={}, transfer={}))
+
+
+def decided(config: RunConfig) -> RunConfig:
+    """The settings on a machine that multiplies in bf16, whatever this one does."""
+    return apply(config, parse(["pretrain.optim.precision=bf16", "text_lm.optim.precision=bf16"]))
+
+
+def record_of(run: PlannedRun, metrics: dict[str, float], **changes: Any) -> RunRecord:
+    """A valid record of a planned run."""
+    parts = {"spec": run.written.spec, "defaults": run.written.defaults, "parent": run.plain["inputs"].get("encoder")}
+    return replace(make_record(run.plain, metrics), run_id=run.run_id, **parts, **changes)
 
 
 class FakeCatalogue:
@@ -91,7 +106,8 @@ class FakeCatalogue:
 
     def objective(self, name: str) -> ObjectiveFacts:
         passes = {"supervised": 0, "coca": 2, "blip2": 3}.get(name, 1)
-        return ObjectiveFacts(self.config_class("objectives", name)(), self.reads[name], passes)
+        on_pairs = {"layout": "random_order"} if name == "lcl" else {}
+        return ObjectiveFacts(self.config_class("objectives", name)(), self.reads[name], passes, 1, on_pairs)
 
     def task(self, name: str) -> TaskFacts:
         return TaskFacts(Task(), protocol=1, reads_text=name != "classify", generates=name == "caption")

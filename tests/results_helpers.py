@@ -36,7 +36,7 @@ def make_record(spec: dict[str, Any], metrics: dict[str, float], **changes: Any)
 
 
 def pretrain_spec(objective: str | None, seed: int, **changes: Any) -> dict[str, Any]:
-    """A pre-training spec of the shape that experiments/specs.py writes, with a few settings only."""
+    """A pre-training spec of the shape that experiments/planning/specs.py writes, with a few settings only."""
     trained = objective is not None
     spec = {
         "kind": "pretrain",

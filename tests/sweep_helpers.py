@@ -18,14 +18,16 @@ import pytest
 
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
-from experiments import launch, preflight, sweep
-from experiments.catalogue import Suite
-from experiments.overrides import apply, parse
-from experiments.plan import build_plan
-from experiments.recipe import get_scale
-from experiments.specs import PlannedRun, to_plain
+from experiments import sweep
+from experiments.configuration.overrides import apply, parse
+from experiments.configuration.recipe import get_scale
+from experiments.launching import launch, preflight
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import build_plan
+from experiments.planning.specs import SPEC_FILE, PlannedRun
+from experiments.running.world import Place
 from experiments.tables import ALL_NINE, TABLES
-from experiments.world import Place
+from results.canonical import plain
 from results.record import write_atomic
 from results.schema import Row, Table
 
@@ -107,10 +109,10 @@ def small_place(root: Path, runs: Path, changes: Sequence[str] = BUDGET) -> Plac
 def plan_pretraining(place: Place, row: Row, changes: Sequence[str] = BUDGET, seed: int = 0) -> str:
     """Write spec.json of a row's pre-training into its run folder; the run_id."""
     table = replace(TABLE, rows=(row,), cost_reference=row.label)
-    config = replace(apply(get_scale("tiny").config, parse(changes)), data=place.data)
+    config = preflight.with_precision(replace(apply(get_scale("tiny").config, parse(changes)), data=place.data))
     known = {name: SMALL.folder_name for name in asdict(place.data)}
     run = build_plan([table], [seed], get_scale("tiny"), config, Suite(), known).runs[0]
-    write_atomic(place.runs / run.run_id / "spec.json", json.dumps(to_plain(run.spec), indent=1) + "\n")
+    write_atomic(place.runs / run.run_id / SPEC_FILE, json.dumps(plain(run.written), indent=1) + "\n")
     return run.run_id
 
 

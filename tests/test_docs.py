@@ -18,16 +18,16 @@ import pytest
 import torch
 from helpers import batch_for, build, gradients, norm, pairs
 from PIL import Image
-from plan_helpers import DIGESTS
+from plan_helpers import DIGESTS, decided
 from torch.nn import functional as F
 
 import objectives
 from data import convert
 from data.batch import Batch, Rows
 from experiments import sweep, tables
-from experiments.catalogue import Suite
-from experiments.plan import build_plan
-from experiments.recipe import get_scale
+from experiments.configuration.recipe import get_scale
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import build_plan
 from objectives import registry
 from objectives.functional import total
 from results.schema import Row
@@ -250,7 +250,7 @@ def test_the_example_objective_is_its_equation() -> None:
 @pytest.mark.usefixtures("example")
 def test_the_example_row_reuses_the_others() -> None:
     scale = get_scale("tiny")
-    one = build_plan([tables.TABLE1], [0], scale, scale.config, Suite(), DIGESTS)
-    more = build_plan([tables.TABLES["table1"]], [0], scale, scale.config, Suite(), DIGESTS)
+    one = build_plan([tables.TABLE1], [0], scale, decided(scale.config), Suite(), DIGESTS)
+    more = build_plan([tables.TABLES["table1"]], [0], scale, decided(scale.config), Suite(), DIGESTS)
     added = {run.run_id for run in more.runs} - {run.run_id for run in one.runs}
     assert {run.run_id for run in one.runs} < {run.run_id for run in more.runs} and len(added) == 4

@@ -21,7 +21,9 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "results": (),
 }
 # Planning, collating and reading results are for machines without torch.
-WITHOUT_TORCH = ("results", "experiments.plan", "experiments.tables", "experiments.recipe", "experiments.corpora")
+WITHOUT_TORCH = ("results", "experiments.configuration", "experiments.planning", "experiments.tables")
+# The rooms of experiments/, each of which may use those before it.
+ROOMS = ("configuration", "planning", "running", "launching")
 STANDARD_AND_PANDAS = {"pandas"} | set(sys.stdlib_module_names)
 
 
@@ -67,6 +69,19 @@ def test_a_package_imports_only_what_the_architecture_allows(package: str) -> No
         if name.partition(".")[0] in PACKAGES and not any(within(name, each) for each in may)
     ]
     assert not wrong, f"{'; '.join(wrong)}. {package} may import {', '.join(may)}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_experiments_uses_those_before_it(room: str) -> None:
+    may = [f"experiments.{each}" for each in ROOMS[: ROOMS.index(room) + 1]]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for module, path in SOURCES.items()
+        if within(module, f"experiments.{room}")
+        for line, name in imports(module, path)
+        if within(name, "experiments") and not any(within(name, each) for each in may)
+    ]
+    assert not wrong, f"{'; '.join(wrong)}. {room} may import {', '.join(may)}"
 
 
 def test_every_package_has_its_rule() -> None:

@@ -84,6 +84,7 @@ class TransferConfig:
     warmup: float  # share of the steps
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8  # of AdamW; the paper states none: PyTorch's
     grad_clip: float | None = None  # the paper states none; 1.0 for generation
     label: Literal["frozen-cached"] = FROZEN_CACHED  # never shares a table column with augmented or full transfer
 

@@ -109,7 +109,8 @@ class Caption(TransferTask):
         warmup: float = 0.05
         grad_clip: float | None = 1.0
         decoding: Decoding = field(default_factory=Decoding)
-        images_at_once: int = 256
+        # Scored together: decides memory, not results, so a run's name leaves it out (results/canonical.py:split).
+        images_at_once: int = field(default=256, metadata={"hashed": False})
 
     config: Config
 

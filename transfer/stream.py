@@ -29,6 +29,13 @@ class FeatureStream:
         self._pad = text.tokenizer.special.pad if text is not None else 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
+    @property
+    def images(self) -> int:
+        """Training images of the whole run, each as often as it is shown; the last batch of an epoch may be short."""
+        per_epoch = -(-len(self.data) // self.config.batch)
+        epochs, more = divmod(self.steps, per_epoch)
+        return epochs * len(self.data) + min(more * self.config.batch, len(self.data))
+
     def batch(self, step: int) -> FeatureBatch:
         """The batch of that step. Raises IndexError outside [0, steps)."""
         if not 0 <= step < self.steps:

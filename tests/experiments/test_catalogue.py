@@ -3,16 +3,16 @@
 from typing import Literal, get_origin
 
 import pytest
-from plan_helpers import DIGESTS
+from plan_helpers import DIGESTS, decided
 
-from experiments.catalogue import Suite
-from experiments.corpora import TASKS
-from experiments.overrides import ConfigError, apply, parse
-from experiments.plan import build_plan
-from experiments.recipe import SCALES, get_scale
-from experiments.specs import PretrainSpec, read_spec, to_plain
+from experiments.configuration.corpora import TASKS
+from experiments.configuration.overrides import ConfigError, apply, parse
+from experiments.configuration.recipe import SCALES, get_scale
+from experiments.configuration.typed import from_plain, hints
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import build_plan
+from experiments.planning.specs import PretrainSpec, read_spec, to_plain
 from experiments.tables import TABLES
-from experiments.typed import from_plain, hints
 from objectives import registry as objectives
 from transfer import registry as tasks
 
@@ -20,7 +20,7 @@ from transfer import registry as tasks
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_declared_table_resolves(scale: str) -> None:
     chosen = get_scale(scale)
-    made = build_plan(tuple(TABLES.values()), [0], chosen, chosen.config, Suite(), DIGESTS)
+    made = build_plan(tuple(TABLES.values()), [0], chosen, decided(chosen.config), Suite(), DIGESTS)
     assert not any(run.problem for run in made.runs)
     for run in made.runs:
         assert read_spec(to_plain(run.spec)) == run.spec

@@ -8,8 +8,8 @@ import pytest
 from plan_helpers import TINY
 
 from data.errors import CorpusError
-from experiments.corpora import digests
-from experiments.overrides import ConfigError
+from experiments.configuration.corpora import digests
+from experiments.configuration.overrides import ConfigError
 
 
 def folder(root: Path) -> Path:

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data.seeds import generator, torch_generator
-from experiments import checkpoint
-from experiments.fit import (
+from experiments.running import checkpoint
+from experiments.running.fit import (
     Cadence,
     NonFiniteLoss,
     Optimisation,
@@ -26,8 +26,8 @@ from experiments.fit import (
     fit,
     learning_rate,
 )
-from experiments.optim import parameter_groups
-from experiments.progress import Progress
+from experiments.running.optim import parameter_groups
+from experiments.running.progress import Progress
 from objectives.functional import Losses, Term
 
 STEPS = 20

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from plan_helpers import DIGESTS, TINY, FakeCatalogue, without_details
+from plan_helpers import DIGESTS, TINY, FakeCatalogue, record_of, without_details
 from plan_helpers import PAPERS_TABLE1 as TABLE1
-from results_helpers import make_record
 
-from experiments import hardware
-from experiments.forecast import forecast
-from experiments.overrides import apply, parse
-from experiments.plan import Plan, build_plan
-from experiments.specs import PretrainSpec
+from experiments.configuration.overrides import apply, parse
+from experiments.launching.forecast import forecast
+from experiments.planning.plan import Plan, build_plan
+from experiments.planning.specs import PretrainSpec
+from experiments.running import hardware
 from results.publish import export
 
 HELD: dict[str, Any] = {"pretrain": 100.0, "text_lm": 30.0, "classify": 10.0, "retrieve": 20.0, "caption": 40.0}
@@ -35,7 +34,7 @@ def records(tmp_path: Path) -> Path:
     for run in made.runs:
         stage = run.plain.get("task", run.kind.value)
         images = run.spec.images if isinstance(run.spec, PretrainSpec) else 0
-        one = make_record(run.plain, {}, run_id=run.run_id, seconds=HELD[stage], images_seen=images)
+        one = record_of(run, {}, seconds=HELD[stage], images_seen=images)
         done.append(replace(one, env={**one.env, "multiplies_in": "bf16 (AMX)"}))
     export(made.publication("table1", done), tmp_path)
     return tmp_path

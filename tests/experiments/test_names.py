@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.catalogue import Suite
-from experiments.corpora import get_corpus, get_task
-from experiments.overrides import apply
-from experiments.plan import build_plan
-from experiments.recipe import get_scale
+from experiments.configuration.corpora import get_corpus, get_task
+from experiments.configuration.overrides import apply
+from experiments.configuration.recipe import get_scale
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import build_plan
 from experiments.tables import TABLE1
 
 RECORDS = Path(__file__).parents[2] / "results" / "records" / "table1.jsonl"

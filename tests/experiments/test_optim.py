@@ -7,7 +7,7 @@ import torch
 from helpers import build
 from torch import nn
 
-from experiments.optim import Group, optimizers, parameter_groups
+from experiments.running.optim import Group, optimizers, parameter_groups
 from objectives.registry import available
 
 BLOCK = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from plan_helpers import TINY, FakeCatalogue, without_details
 
-from experiments.config import RunConfig
-from experiments.overrides import ConfigError, apply, parse
+from experiments.configuration.config import RunConfig
+from experiments.configuration.overrides import ConfigError, apply, parse
 
 LOOK_UP = FakeCatalogue().config_class
 
@@ -103,7 +103,7 @@ def test_a_mistake_names_key_value_and_remedy(assignment: str, named: list[str])
 
 @pytest.mark.parametrize("text", ["1", "yes", "True", "on", ""])
 def test_only_true_and_false_are_truth_values(text: str) -> None:
-    from experiments.typed import TypeMismatch, parse_text
+    from experiments.configuration.typed import TypeMismatch, parse_text
 
     assert parse_text(bool, "true") is True and parse_text(bool, "false") is False
     with pytest.raises(TypeMismatch, match="true or false"):

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import DIGESTS, TINY, FakeCatalogue, without_details
+from plan_helpers import DIGESTS, TINY, FakeCatalogue, record_of, without_details
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
-from experiments import plan as planning
-from experiments.config import RunConfig
-from experiments.fairness import FairnessError, declared_differences, undeclared_differences
-from experiments.launch import ordered
-from experiments.overrides import ConfigError, apply, parse
-from experiments.plan import Plan, PlannedRun, Resolver, build_plan, listing
-from experiments.recipe import get_scale
-from experiments.specs import PretrainSpec, TransferSpec, read_spec, spec_run_id, to_plain
+from experiments.configuration.config import RunConfig
+from experiments.configuration.overrides import ConfigError, apply, parse
+from experiments.configuration.recipe import get_scale
+from experiments.launching.launch import ordered
+from experiments.planning import plan as planning
+from experiments.planning.fairness import FairnessError, declared_differences, undeclared_differences
+from experiments.planning.plan import Plan, PlannedRun, Resolver, build_plan, listing
+from experiments.planning.specs import PretrainSpec, TransferSpec, Written, read_spec, to_plain
 from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
-from results.canonical import flatten
+from results.canonical import flatten, spec_hash
 from results.record import parse as parse_record
 from results.report import render
 from results.schema import Kind, Row, RunRecord, Status, Table
@@ -54,7 +54,7 @@ def pretrain(made: Plan, row: str, table: str = "table1", seed: int = 0) -> Pret
 
 
 def done(run: PlannedRun, **changes: Any) -> RunRecord:
-    return replace(make_record(to_plain(run.spec), {}), run_id=run.run_id, kind=run.kind, **changes)
+    return record_of(run, changes.pop("metrics", {}), **changes)
 
 
 # ---- what is run ----
@@ -167,8 +167,11 @@ def test_renaming_a_row_or_a_folder_renames_no_run() -> None:
     ],
 )
 def test_every_setting_of_training_renames_the_runs_it_reaches(assignment: str) -> None:
-    before, after = plan(), plan(sets=[assignment])
-    assert spec_run_id(pretrain(before, "LCL")) != spec_run_id(pretrain(after, "LCL"))
+    (before,), (after,) = (
+        [s.run_id for s in made.slots["table1"] if (s.row, s.stage) == ("LCL", "pretrain")]
+        for made in (plan(), plan(sets=[assignment]))
+    )
+    assert before != after
 
 
 def test_a_setting_renames_only_the_runs_it_reaches() -> None:
@@ -205,8 +208,9 @@ def test_seeds_share_everything_but_the_seed() -> None:
 
 def test_a_spec_reads_back_equal_and_keeps_its_name() -> None:
     for run in plan(tuple(TABLES.values())).runs:
-        again = read_spec(json.loads(json.dumps(to_plain(run.spec))))
-        assert again == run.spec and spec_run_id(again) == run.run_id
+        assert read_spec(json.loads(json.dumps(to_plain(run.spec)))) == run.spec
+        parts = Written(**json.loads(json.dumps(vars(run.written))))
+        assert parts.whole == run.spec and run.run_id.endswith(spec_hash(parts.spec))
 
 
 def test_a_run_id_is_what_a_record_of_the_run_must_carry() -> None:
@@ -249,9 +253,10 @@ def test_declared_differences_are_objective_corpus_and_override() -> None:
 class Tampered(Resolver):
     """A resolver that favours one objective."""
 
-    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str, int]:
-        spec, problem, weight = super().pretrain(config, row, seed)
-        if row.objective == "lcl" and spec.optim is not None:
+    def pretrain(self, config: RunConfig, row: Row, seed: int) -> PlannedRun:
+        run = super().pretrain(config, row, seed)
+        spec = run.spec
+        if row.objective == "lcl" and isinstance(spec, PretrainSpec) and spec.optim is not None:
             changes = {
                 "lr": {"optim": replace(spec.optim, lr=2 * spec.optim.lr)},
                 "images": {"images": spec.images * 2},
@@ -260,7 +265,7 @@ class Tampered(Resolver):
                 "inputs": {"inputs": {**spec.inputs, "corpus": "a better copy"}},
             }[self.what]
             spec = replace(spec, **changes)
-        return spec, problem, weight
+        return replace(run, spec=spec)
 
     what = ""
 
@@ -428,9 +433,34 @@ def test_a_plan_at_the_papers_own_recipe_changes_nothing() -> None:
 
 
 def test_planning_imports_neither_torch_nor_pandas() -> None:
-    code = "import sys, experiments.plan; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
+    code = "import sys, experiments.planning.plan; sys.exit(bool({'torch', 'pandas'} & sys.modules.keys()))"
     assert subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2]).returncode == 0
 
 
 def test_tiny_is_labelled_and_the_papers_scales_are_not() -> None:
     assert "not comparable" in TINY.warning and not get_scale("base16").warning
+
+
+# ---- refused, never silent ----
+
+
+@pytest.mark.parametrize("mode", ["full", "bananas"])
+def test_a_transfer_mode_that_is_not_built_is_refused(mode: str) -> None:
+    row = replace(TABLE1.rows[0], label="CLIP, other", mode=mode)  # type: ignore[arg-type]  # as a user may write it
+    with pytest.raises(ConfigError, match=f"row 'CLIP, other': there is no transfer mode '{mode}'; it can be frozen"):
+        plan((replace(TABLE1, rows=(row,)),))
+
+
+def test_a_corpus_of_pairs_implies_the_layout_of_an_objective_that_reads_either() -> None:
+    row = replace(TABLE1.rows[-1], label="LCL on pairs", objective="lcl", data="mmc4-pair", paper={})
+    made = plan((replace(TABLE1, rows=(*TABLE1.rows, row)),))
+    assert pretrain(made, "LCL on pairs").objective.config["layout"] == "random_order"  # type: ignore[union-attr]
+    assert pretrain(made, "LCL").objective.config["layout"] == "interleaved"  # type: ignore[union-attr]
+    chosen = plan((replace(TABLE1, rows=(row,)),), sets=["objectives.lcl.layout=interleaved"])
+    assert pretrain(chosen, "LCL on pairs").objective.config["layout"] == "interleaved"  # type: ignore[union-attr]
+
+
+def test_an_undecided_precision_is_refused() -> None:
+    scale = get_scale("tiny")
+    with pytest.raises(ConfigError, match="precision is 'auto'"):
+        build_plan([TABLE1], [0], scale, replace(scale.config, objectives={}, transfer={}), FakeCatalogue(), DIGESTS)

@@ -1,4 +1,4 @@
-"""Pre-training end to end through `jobs.execute`, on a very small corpus: exact continuation, and equal footing."""
+"""Pre-training through `lifecycle.execute`, on a very small corpus: exact continuation, and equal footing."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,10 +14,10 @@ from sweep_helpers import plan_pretraining as plan
 from data import held_out
 from data.batch import Batch
 from data.loader import Loader
-from experiments import fit, jobs
-from experiments.fit import Cadence, Stopped
-from experiments.jobs import execute
-from experiments.world import ENCODER_FILE, Place
+from experiments.running import fit, lifecycle, outcome, pretrain
+from experiments.running.fit import Cadence, Stopped
+from experiments.running.lifecycle import execute
+from experiments.running.world import ENCODER_FILE, Place
 from objectives.registry import available, get
 from results import record
 from results.schema import Row, Status
@@ -70,7 +70,7 @@ class StopAfter:
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(jobs, "Cadence", lambda: Cadence(log_every=1))
+    monkeypatch.setattr(pretrain, "Cadence", lambda: Cadence(log_every=1))
     whole, parts = (small_place(corpora, tmp_path / which, SIX_STEPS) for which in ("whole", "parts"))
     run_id = plan(whole, row(name), SIX_STEPS)
     assert plan(parts, row(name), SIX_STEPS) == run_id
@@ -94,7 +94,7 @@ def every_objective(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     place = small_place(corpora, tmp_path_factory.mktemp("runs"))
     seen: dict[str, dict[str, Any]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        build, batches, once = jobs.build_vision, Loader.batches, Loader.once
+        build, batches, once = pretrain.build_vision, Loader.batches, Loader.once
         current: dict[str, Any] = {}
 
         def build_and_look(*arguments: Any) -> Any:
@@ -112,7 +112,7 @@ def every_objective(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             current["probe"] = once(self, images)
             return current["probe"]
 
-        patch.setattr(jobs, "build_vision", build_and_look)
+        patch.setattr(pretrain, "build_vision", build_and_look)
         patch.setattr(Loader, "batches", look)
         patch.setattr(Loader, "once", look_once)
         for name in available():
@@ -201,7 +201,7 @@ def test_another_seed_has_another_encoder_and_another_order(tmp_path: Path, corp
 def test_the_initial_encoder_is_written_without_training(tmp_path: Path, corpora: Path) -> None:
     from backbones.build import build_vision
     from backbones.sizes import SIZES
-    from experiments.world import load_encoder
+    from experiments.running.world import load_encoder
 
     place = small_place(corpora, tmp_path)
     run_id = plan(place, Row(label="Random", objective=None, data="mmc4", control=True), seed=4)
@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, corpora: Path, monkeypa
     place = small_place(corpora, tmp_path)
     run_id = plan(place, Row(label="Random", objective=None, data="mmc4", control=True))
     first = done(place, run_id)
-    monkeypatch.setattr(jobs, "build_vision", None)  # would fail
+    monkeypatch.setattr(pretrain, "build_vision", None)  # would fail
     assert done(place, run_id) == first
 
 
@@ -235,6 +235,6 @@ def test_a_metric_that_is_not_finite_is_unavailable_and_the_run_is_not_lost(
     place = small_place(corpora, tmp_path)
     run_id = plan(place, Row(label="Random", objective=None, data="mmc4", control=True))
     metrics = {"rankme": float("nan"), "std_ratio": 0.5}
-    monkeypatch.setitem(jobs._RUNNERS, "pretrain", lambda *_: jobs.Outcome(metrics=metrics))
+    monkeypatch.setitem(lifecycle._RUNNERS, "pretrain", lambda *_: outcome.Outcome(metrics=metrics))
     found = done(place, run_id)
     assert found.metrics == {"std_ratio": 0.5} and found.unavailable == {"rankme": "it is nan"}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.images import ImageTransform
-from experiments.probe import changed, is_collapsed, of_other_documents, visual_use
+from experiments.running.probe import changed, is_collapsed, of_other_documents, visual_use
 
 TRANSFORM = ImageTransform(size=32)
 

@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from results_helpers import make_record
+from plan_helpers import record_of
 from sweep_helpers import TABLE, arguments, small_suite
 
-from experiments import preflight, sweep
-from experiments.catalogue import Suite
-from experiments.overrides import apply, parse
-from experiments.plan import Plan, build_plan
-from experiments.recipe import get_scale
-from experiments.specs import TransferSpec
+from experiments import sweep
+from experiments.configuration.overrides import apply, parse
+from experiments.configuration.recipe import get_scale
+from experiments.launching import preflight
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import Plan, build_plan
+from experiments.planning.specs import TransferSpec
 from results import publish, record
 from results.schema import RunRecord, metric_key
 
@@ -40,7 +41,7 @@ def done(made: Plan) -> list[RunRecord]:
     for number, run in enumerate(made.runs):
         columns = [c for c in TABLE.columns if isinstance(run.spec, TransferSpec) and c.task == run.spec.task]
         metrics = {metric_key(c.dataset, c.metric): float(number) for c in columns}
-        records.append(make_record(run.plain, metrics, run_id=run.run_id))
+        records.append(record_of(run, metrics))
     return records
 
 

@@ -17,7 +17,8 @@ import pytest
 from sweep_helpers import ROOT, SMALL, arguments, environment, small_suite, start
 
 from data.seeds import generator
-from experiments import launch, sweep
+from experiments import sweep
+from experiments.launching import launch
 from experiments.sweep import main
 from objectives.clip import CLIP
 from results import record

@@ -4,9 +4,9 @@ import pytest
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from plan_helpers import FakeCatalogue
 
-from experiments.corpora import CORPORA, TASKS, get_corpus
-from experiments.overrides import ConfigError
-from experiments.recipe import SCALES, get_scale
+from experiments.configuration.corpora import CORPORA, TASKS, get_corpus
+from experiments.configuration.overrides import ConfigError
+from experiments.configuration.recipe import SCALES, get_scale
 from experiments.tables import TABLE6B, TABLES, get_table
 from results.paper import load, value
 from results.schema import Table

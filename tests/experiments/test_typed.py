@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from experiments.typed import TypeMismatch, from_plain
+from experiments.configuration.typed import TypeMismatch, from_plain
 from results.canonical import plain
 
 

@@ -175,7 +175,9 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{mutant.row:10} {mutant.breaks} ({mutant.file})\n{'':10} {outcome}, {seconds:.0f} s", flush=True)
     equivalent = sum(bool(mutant.equivalent) for mutant in mutants)
     minutes = (time.monotonic() - began) / 60
-    print(f"\n{len(mutants)} mutants, {equivalent} equivalent, {len(wrong)} not as they should be; {minutes:.1f} minutes")
+    print(
+        f"\n{len(mutants)} mutants, {equivalent} equivalent, {len(wrong)} not as they should be; {minutes:.1f} minutes"
+    )
     for mutant in wrong:
         print(f"  look at: {mutant.row}: {mutant.breaks}")
     return 1 if wrong else 0

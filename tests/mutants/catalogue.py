@@ -33,7 +33,7 @@ class Mutant:
 
 
 def load(path: Path = FILE) -> Sequence[Mutant]:
-    """All mutants, in the order of the file. Raises ValueError where a mutant has no tests, TypeError for another key."""
+    """All mutants, in order. Raises ValueError where a mutant has no tests, TypeError where it has another key."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     tests: Mapping[str, list[str]] = content["tests"]
     mutants = []
@@ -41,8 +41,8 @@ def load(path: Path = FILE) -> Sequence[Mutant]:
         asked = entry.pop("tests", tests.get(entry["row"]))
         if not asked:
             raise ValueError(
-                f"mutant {entry['breaks']!r}: row {entry['row']!r} has no tests of its own (only {sorted(tests)} have); "
-                "name some with tests = [...]"
+                f"mutant {entry['breaks']!r}: row {entry['row']!r} has no tests of its own; name some with "
+                f"tests = [...], or use one of the rows {', '.join(tests)}"
             )
         mutants.append(Mutant(tests=tuple(asked), **entry))
     return mutants

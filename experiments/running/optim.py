@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from experiments.config import Algorithm
+from experiments.configuration.config import Algorithm
 
 # Weight decay shrinks the weights of these. Norms, biases, queries, class tokens, positions that are a bare parameter,
 # layer scales, gates and temperatures are parameters of other kinds (open_clip exempts them by their shape).

@@ -4,6 +4,7 @@ A protocol, so that plans can be tested without torch; `Suite` is the real one a
 """
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ class ObjectiveFacts:
     default: Any  # its Config, the paper's values
     reads: str  # "pairs", "documents" or "none"
     lm_passes: int  # through the language model, for one batch
+    protocol: int  # bumped when equal settings would train different weights
+    on_pairs: Mapping[str, Any]  # fields of its Config that a corpus of pairs implies
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Suite:
     def objective(self, name: str) -> ObjectiveFacts:
         """Declarations of an objective; imports its file."""
         found = importlib.import_module("objectives.registry").get(name)
-        return ObjectiveFacts(found.Config(), found.reads, found.lm_passes)
+        return ObjectiveFacts(found.Config(), found.reads, found.lm_passes, found.protocol, found.on_pairs)
 
     def task(self, name: str) -> TaskFacts:
         """Declarations of a transfer task; imports its file."""
@@ -63,7 +66,7 @@ class Suite:
     def size(self, name: str) -> Any:
         """A size of backbones/sizes.py."""
         from backbones.sizes import SIZES
-        from experiments.overrides import ConfigError, suggest
+        from experiments.configuration.overrides import ConfigError, suggest
 
         if name not in SIZES:
             raise ConfigError(suggest(name, SIZES, "size"))

@@ -4,7 +4,6 @@ Specs say what is read by content; `Place` says where it lies here. Everything i
 embedded corpus comes in by the same door as a user's own.
 """
 
-import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +26,10 @@ from data.loader import Loader
 from data.mmc4 import Mmc4Corpus, Mmc4Pairs
 from data.select import Rules, choose_images
 from data.tokenizer import Tokenizer
-from experiments.config import DataConfig
-from experiments.corpora import get_corpus
-from experiments.specs import CorpusSpec, PretrainSpec, read_spec
-from experiments.typed import from_plain
+from experiments.configuration.config import DataConfig
+from experiments.configuration.corpora import get_corpus
+from experiments.configuration.typed import from_plain
+from experiments.planning.specs import CorpusSpec, PretrainSpec, load_spec
 from objectives.base import Objective
 from transfer.encoder import Encoder
 
@@ -166,7 +165,7 @@ def save_encoder(folder: Path, vision: VisionEncoder) -> None:
 def load_encoder(place: Place, run_id: str) -> Encoder:
     """The encoder a pre-training run left, with the transform that belongs to it."""
     folder = place.runs / run_id
-    spec = read_spec(json.loads((folder / "spec.json").read_text()))
+    spec = load_spec(folder)
     assert isinstance(spec, PretrainSpec)
     size: Size = from_plain(Size, spec.model, "model")
     vision = build_vision(size, spec.seed)

@@ -1,8 +1,8 @@
 """The one training loop: pre-training, the captioning language model and every transfer head go through `fit`.
 
-Linear warm-up and cosine (LCL paper 4.1, Tables 7-9) to zero (as mlfoundations/open_clip); experiments/optim.py says
-which parameters train how. A step's random draws (drop-path, dropout) come from a stream named by (seed, step), and the
-batches are a function of the step, so a run that was stopped and continued equals one that was not.
+Linear warm-up and cosine (LCL paper 4.1, Tables 7-9) to zero (as mlfoundations/open_clip); experiments/running/optim.py
+says which parameters train how. A step's random draws (drop-path, dropout) come from a stream named by (seed, step),
+and the batches are a function of the step, so a run that was stopped and continued equals one that was not.
 """
 
 import json
@@ -23,9 +23,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from data.seeds import stable_seed
-from experiments import checkpoint
-from experiments.optim import Group, optimizers
-from experiments.progress import Progress
+from experiments.running import checkpoint
+from experiments.running.empty_terms import TermItems
+from experiments.running.optim import Group, optimizers
+from experiments.running.progress import Progress
 from objectives.functional import Losses, means, total
 from results.record import write_atomic
 
@@ -114,8 +115,8 @@ def fit(
     folder: holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every fifth of the
     run and at its end, its values join that step's metrics.
 
-    Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, OSError when a checkpoint or
-    the metrics cannot be written.
+    Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, EmptyTerm, OSError when a
+    checkpoint or the metrics cannot be written.
     """
     trained = optimizers(groups, optimisation.betas, optimisation.eps)
     found = checkpoint.newest(folder / "checkpoint")
@@ -129,6 +130,7 @@ def fit(
     probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
     device = next(module.parameters()).device
     module.train()
+    terms = TermItems(start, stream.steps)
     saved_at = time.monotonic()
     with stop_signals() as asked:
         for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
@@ -136,6 +138,7 @@ def fit(
             for group in _groups(trained):
                 group["lr"] = learning_rate(step, stream.steps, group["peak"], optimisation.warmup_steps)
             losses, norm = _step(module, batch.to(str(device)), trained, optimisation, step)
+            terms.see(losses)
             done = step + 1
             if step % cadence.log_every == 0 or done == stream.steps or step in probe_steps:
                 last = _row(losses, norm, trained, module)

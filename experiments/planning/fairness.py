@@ -1,7 +1,7 @@
 """Rows of one table may differ in what they declare and in nothing else. Planning refuses every other table.
 
-What a row declares: its objective, its corpus (and with it the corpus's learning rate), its transfer mode and its
-overrides. What an override changes is found by resolving the row without it.
+What a row declares: its objective, its corpus (with it the corpus's learning rate and layout), its transfer mode and
+its overrides. What an override changes is found by resolving the row without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from experiments.corpora import get_corpus
-from experiments.specs import PlannedRun
+from experiments.configuration.corpora import get_corpus
+from experiments.planning.specs import PlannedRun
 from results.compare import ABSENT, differences
 from results.schema import Kind, Row
 
@@ -29,6 +29,7 @@ class Resolved:
     row: Row
     stages: Mapping[str, PlannedRun]
     bare: Mapping[str, PlannedRun]  # without the row's overrides
+    implied: frozenset[str] = frozenset()  # settings of its objective that follow from the kind of its corpus
 
     def overridden(self, stage: str) -> set[str]:
         """Settings of a stage that the row's overrides change."""
@@ -86,7 +87,7 @@ def _declared(a: Resolved, b: Resolved, stage: str) -> set[str]:
     if stage == PRETRAIN and a.row.objective != b.row.objective:
         declared.add("objective.")
     if stage == PRETRAIN and a.row.data != b.row.data:
-        declared.add("data.")
+        declared |= {"data.", *(a.implied ^ b.implied)}
         if _both_trained(a, b) and get_corpus(a.row.data).rate != get_corpus(b.row.data).rate:
             declared.add("optim.lr")
     return declared

@@ -1,7 +1,8 @@
 """`--set a.b=c`: one field of a configuration, typed by its dataclass. A typo is an error with a suggestion.
 
-Keys are those of `experiments.config.RunConfig`. `objectives.<name>.<field>` and `transfer.<task>.<field>` reach the
-Config of an objective or of a transfer task; its module is imported when such a key is met and not before.
+Keys are those of `experiments.configuration.config.RunConfig`. `objectives.<name>.<field>` and
+`transfer.<task>.<field>` reach the Config of an objective or of a transfer task; its module is imported when such a key
+is met and not before.
 """
 
 import difflib
@@ -10,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
 
-from experiments.config import RunConfig
-from experiments.typed import TypeMismatch, describe, from_plain, hints, parse_text
+from experiments.configuration.config import RunConfig
+from experiments.configuration.typed import TypeMismatch, describe, from_plain, hints, parse_text
 from results.canonical import plain
 
 C = TypeVar("C")

@@ -8,8 +8,8 @@ from typing import Literal
 
 from data.corpora import PEAK_LEARNING_RATE, detect, mmc4_shards
 from data.index import digest_shards, list_shards
-from experiments.config import DataConfig
-from experiments.overrides import ConfigError, suggest
+from experiments.configuration.config import DataConfig
+from experiments.configuration.overrides import ConfigError, suggest
 
 FOLDERS = ("mmc4", "laion", "mmc4_pair", "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
 

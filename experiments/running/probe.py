@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.images import ImageTransform
-from experiments.fit import Precision, Probe
+from experiments.running.fit import Precision, Probe
 from objectives.base import Objective
 
 logger = logging.getLogger(__name__)

@@ -7,18 +7,32 @@ without images.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from safetensors.torch import save_file
 from torch import nn
 
+from backbones.build import init_stream
 from backbones.lm import LanguageModel
 from backbones.masks import causal
+from backbones.sizes import LanguageSize
 from data.batch import Rows, TokenType
 from data.collate import pad_rows
 from data.document import Bad, Corpus
 from data.render import Row
 from data.seeds import generator
 from data.tokenizer import Tokenizer
+from experiments.configuration.typed import from_plain
+from experiments.planning.specs import TextLmSpec
+from experiments.running.fit import fit
+from experiments.running.outcome import Outcome
+from experiments.running.progress import Progress
+from experiments.running.training import device, groups_of, optimisation_of
+from experiments.running.world import Place, open_source, tokenizer_for
 from objectives.functional import TEXT_TARGETS, Losses, token_nll
+
+LANGUAGE_FILE = "language.safetensors"
+TEXT_LENGTH = 96  # tokens of a row of the captioning language model's training, pages at tiny fit
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,21 @@ class TextStream:
             row.ids.append(self.special.eos)
             row.types.append(int(TokenType.EOS))
         return row
+
+
+def text_lm(spec: TextLmSpec, place: Place, folder: Path, progress: Progress) -> Outcome:
+    """Train the captioning language model; leaves language.safetensors."""
+    size: LanguageSize = from_plain(LanguageSize, spec.model, "model")
+    tokenizer = tokenizer_for(place, spec.tokenizer)
+    corpus = open_source(place, spec.source)
+    with init_stream(spec.seed, "init", "text_lm"):
+        module = TextLm(LanguageModel(size, tokenizer.special.vocab_size)).to(device())
+    longest = min(TEXT_LENGTH, size.positions)
+    stream = TextStream(corpus, tokenizer, steps=spec.steps, batch=spec.batch, longest=longest, seed=spec.seed)
+    groups = groups_of(module, spec.optim)
+    last = fit(module, stream, groups, optimisation_of(spec.optim), folder=folder, seed=spec.seed, progress=progress)
+    save_file(module.language.state_dict(), folder / LANGUAGE_FILE)
+    return Outcome(metrics=last, data_digest=corpus.digest)
 
 
 def _texts(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[int, ...]]:

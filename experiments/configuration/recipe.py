@@ -8,7 +8,7 @@ only those match the 2B and 13B images of Table 10. `tiny` was measured on two C
 from dataclasses import dataclass, replace
 
 from data.corpora import PEAK_LEARNING_RATE
-from experiments.config import (
+from experiments.configuration.config import (
     SCRATCH,
     TEXT_LM,
     DataConfig,
@@ -20,7 +20,7 @@ from experiments.config import (
     TextLmConfig,
     resolve_optim,
 )
-from experiments.overrides import suggest
+from experiments.configuration.overrides import suggest
 
 
 @dataclass(frozen=True, kw_only=True)

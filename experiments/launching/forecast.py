@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from experiments.board import duration
-from experiments.hardware import FP32_OVER_BF16
-from experiments.plan import Plan
-from experiments.specs import PlannedRun, PretrainSpec
+from experiments.launching.board import duration
+from experiments.planning.plan import Plan
+from experiments.planning.specs import PlannedRun, PretrainSpec
+from experiments.running.hardware import FP32_OVER_BF16
 from results import publish
 from results.schema import RunRecord, Status
 

@@ -22,11 +22,12 @@ import submitit
 import torch
 from filelock import FileLock
 
-from experiments.board import Board, Line
-from experiments.jobs import execute, give_up, watching
-from experiments.progress import read
-from experiments.specs import PlannedRun
-from experiments.world import Place
+from experiments.launching.board import Board, Line
+from experiments.planning.specs import PlannedRun
+from experiments.running.lifecycle import execute, give_up
+from experiments.running.orphan import watching
+from experiments.running.progress import read
+from experiments.running.world import Place
 from objectives.registry import add_folder
 from results.record import RECORD_FILE, write_atomic
 from results.schema import Kind

@@ -1,8 +1,8 @@
 """Tables x seeds x scale -> the runs they need, each once, and proof that rows differ only in what they declare.
 
-A run is named by the hash of its resolved spec (experiments/specs.py), so equal rows of different tables share it, and
-adding an objective, a table or a seed changes the name of no other run. Nothing here imports torch; asking the real
-catalogue about an objective or a task does.
+A run is named by the hash of its resolved spec (experiments/planning/specs.py), so equal rows of different tables share
+it, and adding an objective, a table or a seed changes the name of no other run. Nothing here imports torch; asking the
+real catalogue about an objective or a task does.
 """
 
 from collections import Counter
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments import overrides
-from experiments.catalogue import Catalogue
-from experiments.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
-from experiments.corpora import get_corpus, get_task
-from experiments.fairness import Resolved, check
-from experiments.overrides import ConfigError
-from experiments.recipe import Scale, get_scale
-from experiments.specs import (
+from experiments.configuration import overrides
+from experiments.configuration.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
+from experiments.configuration.corpora import get_corpus, get_task
+from experiments.configuration.overrides import ConfigError
+from experiments.configuration.recipe import Scale, get_scale
+from experiments.planning.catalogue import Catalogue
+from experiments.planning.fairness import Resolved, check
+from experiments.planning.specs import (
     ABSENT,
     CorpusSpec,
     ObjectiveSpec,
@@ -26,11 +26,11 @@ from experiments.specs import (
     Spec,
     TextLmSpec,
     TransferSpec,
-    spec_run_id,
     to_plain,
+    written,
 )
 from results.canonical import plain
-from results.schema import Kind, Publication, Row, RunRecord, Slot, Status, Table
+from results.schema import Kind, Mode, Publication, Row, RunRecord, Slot, Status, Table
 
 # Bump when equal specs would train different weights (transfer tasks have protocols of their own).
 PRETRAIN_PROTOCOL = 2
@@ -71,8 +71,8 @@ def build_plan(
     """Resolve, de-duplicate and check every run of the tables.
 
     config: the scale's configuration with the user's overrides; a row's own declared overrides come on top.
-    digests: content of the data by field of DataConfig (`experiments.corpora.digests`); a field that is not there makes
-        the runs that read it impossible, and they say so.
+    digests: content of the data by field of DataConfig (`experiments.configuration.corpora.digests`); a field that is
+        not there makes the runs that read it impossible, and they say so.
 
     Raises ConfigError for a row that cannot be resolved, FairnessError when two rows differ in what neither declares.
     """
@@ -121,6 +121,12 @@ class Resolver:
     """Rows of tables to specs under one configuration."""
 
     def __init__(self, config: RunConfig, catalogue: Catalogue, digests: Mapping[str, str]) -> None:
+        for key, precision in (
+            ("pretrain.optim.precision", config.pretrain.optim.precision),
+            ("text_lm.optim.precision", config.text_lm.optim.precision),
+        ):
+            if precision == "auto":  # it decides results, so it is part of a run's name
+                raise ConfigError(f"{key} is 'auto'; the machine that runs decides it before runs are named")
         self.config, self.catalogue, self.digests = config, catalogue, digests
 
     def row(self, table: Table, row: Row, seed: int) -> Resolved:
@@ -128,19 +134,27 @@ class Resolver:
         tasks = tuple(dict.fromkeys(column.task for column in (*table.columns, *table.more_columns)))
         config = overrides.apply(self.config, row.override, self.catalogue.config_class)
         stages = self._stages(config, row, tasks, seed)
-        return Resolved(row, stages, self._stages(self.config, row, tasks, seed) if row.override else stages)
+        bare = self._stages(self.config, row, tasks, seed) if row.override else stages
+        return Resolved(row, stages, bare, frozenset(f"objective.config.{key}" for key in self._implied(row)))
+
+    def _implied(self, row: Row) -> Mapping[str, Any]:
+        """Fields of the objective's Config that a corpus of pairs decides."""
+        if row.objective is None or not get_corpus(row.data).pairs:
+            return {}
+        return self.catalogue.objective(row.objective).on_pairs
 
     def _stages(self, config: RunConfig, row: Row, tasks: Sequence[str], seed: int) -> dict[str, PlannedRun]:
-        encoder = self._run(*self.pretrain(config, row, seed))
+        encoder = self.pretrain(config, row, seed)
         stages = {Kind.PRETRAIN.value: encoder}
         for task in tasks:
             stages[task], extra = self.transfer(config, row, task, encoder, seed)
             stages |= extra
         return stages
 
-    def pretrain(self, config: RunConfig, row: Row, seed: int) -> tuple[PretrainSpec, str, int]:
-        """The pre-training of a row, why it cannot be started, and its weight."""
-        model = plain(self.catalogue.size(config.size))
+    def pretrain(self, config: RunConfig, row: Row, seed: int) -> PlannedRun:
+        """The pre-training of a row."""
+        size = self.catalogue.size(config.size)
+        model, typed = plain(size), {"model": size}
         if row.objective is None:
             spec = PretrainSpec(
                 protocol=PRETRAIN_PROTOCOL,
@@ -153,7 +167,7 @@ class Resolver:
                 seed=seed,
                 inputs={},
             )
-            return spec, "", 0
+            return self._run(spec, typed)
         corpus = get_corpus(row.data)
         facts = self.catalogue.objective(row.objective)
         if facts.reads == "pairs" and not corpus.pairs:
@@ -162,14 +176,14 @@ class Resolver:
                 f"holds documents; use its paired version, {row.data + '-pair'!r}, or an objective that reads documents"
             )
         own = facts.default
-        for key, value in config.objectives.get(row.objective, {}).items():
+        for key, value in {**self._implied(row), **config.objectives.get(row.objective, {})}.items():
             own = overrides.set_field(own, key, value, prefix=f"objectives.{row.objective}")
         source = "mmc4_pair" if row.data == "mmc4-pair" and config.data.mmc4_pair is not None else corpus.source
         budget = config.pretrain
         steps = -(-budget.images // budget.images_per_step)
         spec = PretrainSpec(
             protocol=PRETRAIN_PROTOCOL,
-            objective=ObjectiveSpec(name=row.objective, config=plain(own)),
+            objective=ObjectiveSpec(name=row.objective, protocol=facts.protocol, config=plain(own)),
             data=_corpus_spec(config.data, row.data),
             model=model,
             images=budget.images,
@@ -180,23 +194,25 @@ class Resolver:
         )
         # Rows of documents hold their images beside the text and are about twice as long as captions.
         passes = 1 + facts.lm_passes * (1 if corpus.pairs else 2)
-        return spec, self._problem([source, *_texts(config.data)]), budget.images * passes
+        problem = self._problem([source, *_texts(config.data)])
+        return self._run(spec, typed | {"objective.config": own}, problem, budget.images * passes)
 
-    def text_lm(self, config: RunConfig, seed: int) -> tuple[TextLmSpec, str, int]:
-        """The language model that transfer starts from, equal for all rows; why it cannot be started; its weight."""
-        recipe = config.text_lm
+    def text_lm(self, config: RunConfig, seed: int) -> PlannedRun:
+        """The language model that transfer starts from, equal for all rows."""
+        recipe, size = config.text_lm, self.catalogue.size(config.size).language
         spec = TextLmSpec(
             protocol=TEXT_LM_PROTOCOL,
             source=recipe.source,
             tokenizer=_tokenizer(config.data),
-            model=plain(self.catalogue.size(config.size).language),
+            model=plain(size),
             steps=recipe.steps,
             batch=recipe.batch,
             optim=recipe.optim,
             seed=seed,
             inputs=self._inputs({"text": recipe.source, "tokenizer": "tokenizer"}, config.data),
         )
-        return spec, self._problem([recipe.source, *_texts(config.data)]), recipe.steps * recipe.batch
+        problem = self._problem([recipe.source, *_texts(config.data)])
+        return self._run(spec, {"model": size}, problem, recipe.steps * recipe.batch)
 
     def transfer(
         self, config: RunConfig, row: Row, task: str, encoder: PlannedRun, seed: int
@@ -210,7 +226,7 @@ class Resolver:
         extra: dict[str, PlannedRun] = {}
         inputs = {"encoder": encoder.run_id}
         if language == TEXT_LM:
-            extra[Kind.TEXT_LM.value] = self._run(*self.text_lm(config, seed))
+            extra[Kind.TEXT_LM.value] = self.text_lm(config, seed)
             inputs[TEXT_LM] = extra[Kind.TEXT_LM.value].run_id
         wanted = {"train": data.train, **{name: name for name in data.tests}}
         if language == SCRATCH:  # any other language model comes with its tokenizer
@@ -218,7 +234,7 @@ class Resolver:
         spec = TransferSpec(
             protocol=facts.protocol,
             task=task,
-            mode=row.mode,
+            mode=_mode(row),
             recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=language,
@@ -229,10 +245,14 @@ class Resolver:
         needed = [data.train, *(_texts(config.data) if language == SCRATCH else ())]
         problem = next((run.problem for run in parents if run.problem), "") or self._problem(needed)
         weight = facts.reads_text + facts.generates
-        return self._run(spec, problem, weight, tuple(run.run_id for run in parents)), extra
+        needs = tuple(run.run_id for run in parents)
+        return self._run(spec, {"recipe": recipe}, problem, weight, needs), extra
 
-    def _run(self, spec: Spec, problem: str, weight: int, needs: tuple[str, ...] = ()) -> PlannedRun:
-        return PlannedRun(run_id=spec_run_id(spec), spec=spec, needs=needs, problem=problem, used_by=(), weight=weight)
+    def _run(
+        self, spec: Spec, typed: Mapping[str, Any], problem: str = "", weight: int = 0, needs: tuple[str, ...] = ()
+    ) -> PlannedRun:
+        parts = written(spec, typed)
+        return PlannedRun(spec=spec, written=parts, needs=needs, problem=problem, used_by=(), weight=weight)
 
     def _inputs(self, wanted: Mapping[str, str], data: DataConfig) -> dict[str, str]:
         made_from = {"tokenizer": data.tokenizer_text} if data.tokenizer is None else {}
@@ -254,6 +274,15 @@ def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
         sim_threshold=data.sim_threshold if chosen else None,
         max_images=data.max_images if chosen else None,
     )
+
+
+def _mode(row: Row) -> Mode:
+    try:
+        return Mode(row.mode)
+    except ValueError:
+        raise ConfigError(
+            f"row {row.label!r}: there is no transfer mode {row.mode!r}; it can be {' or '.join(Mode)}"
+        ) from None
 
 
 def _tokenizer(data: DataConfig) -> str:

@@ -1,19 +1,24 @@
-"""Resolved runs: what is hashed, written to spec.json and handed to a job. Every field changes the result.
+"""Resolved runs: what is written to spec.json and handed to a job, and the name a run gets from it.
 
-Paths are not among them; `inputs` holds what a run reads by content (digests of data, run_ids of parents).
+Paths are not among them; `inputs` holds what a run reads by content (digests of data, run_ids of parents). A name is
+the hash of a spec without the settings that stand at their declared defaults (results/canonical.py:split). A new
+setting comes with a default, here or in the Config of an objective or a task, and renames nothing.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
-from experiments.config import OptimConfig, Precision
-from experiments.typed import from_plain
-from results.canonical import plain, run_id
-from results.schema import Kind
+from experiments.configuration.config import OptimConfig, Precision
+from experiments.configuration.typed import from_plain
+from results.canonical import merge, plain, run_id, split
+from results.schema import Kind, Mode
 
 ABSENT = "absent"  # digest of data that is not set
+SPEC_FILE = "spec.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +26,7 @@ class ObjectiveSpec:
     """An objective with every field of its Config."""
 
     name: str
+    protocol: int = 1  # Objective.protocol
     config: Mapping[str, Any]
 
 
@@ -91,7 +97,7 @@ class TransferSpec:
     kind: ClassVar[Kind] = Kind.TRANSFER
     protocol: int
     task: str
-    mode: str
+    mode: Mode
     recipe: Mapping[str, Any]  # the task's Config
     precision: Precision  # of the encoder and of the head's training
     language: str | None  # "scratch", "text_lm" or a name; None: the task reads no text
@@ -123,21 +129,54 @@ def read_spec(found: Mapping[str, Any]) -> Spec:
     return spec
 
 
-def spec_run_id(spec: Spec) -> str:
-    """`<kind>-<label>-<hash of everything in the spec>`."""
-    return run_id(spec.kind.value, spec.label, to_plain(spec))
+@dataclass(frozen=True)
+class Written:
+    """A spec as spec.json and records hold it: the part its name is the hash of, and the rest by dotted key."""
+
+    spec: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    @property
+    def whole(self) -> Spec:
+        """The spec with all its settings."""
+        return read_spec(merge(self.spec, self.defaults))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Written":
+        """What a run folder holds. Raises OSError, or ValueError naming the file where it is no spec."""
+        path = folder / SPEC_FILE
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict) or found.keys() != {"spec", "defaults"}:
+            raise ValueError(f"{path} is no spec of this version; `--migrate` renames the runs of an older one")
+        return cls(**found)
+
+
+def load_spec(folder: Path) -> Spec:
+    """The spec in a run folder, as `Written.load` reads it."""
+    return Written.load(folder).whole
+
+
+def written(spec: Spec, typed: Mapping[str, Any]) -> Written:
+    """A spec in its two parts. typed: the dataclasses behind its plain mappings, by dotted key."""
+    hashed, defaults = split({"kind": spec.kind.value, **{f.name: getattr(spec, f.name) for f in fields(spec)}}, typed)
+    return Written(hashed, defaults)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """One run to do once, whichever tables need it."""
 
-    run_id: str
     spec: Spec
+    written: Written
     needs: tuple[str, ...]  # run_ids that must be done first
     problem: str  # why it cannot be started, "" where it can
     used_by: tuple[str, ...]  # "table1: CLIP"
     weight: int  # expected cost, comparable within a kind: the longer runs start first
+
+    @cached_property
+    def run_id(self) -> str:
+        """`<kind>-<label>-<hash of the settings that are not at their defaults>`."""
+        return run_id(self.spec.kind.value, self.spec.label, self.written.spec)
 
     @property
     def kind(self) -> Kind:

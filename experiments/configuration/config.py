@@ -1,6 +1,6 @@
-"""Everything a run depends on, as frozen dataclasses. Values live in experiments/recipe.py, none here is a choice.
+"""Everything a run depends on, as frozen dataclasses. Values live in recipe.py beside this file, none here is a choice.
 
-Fields can be changed with `--set group.field=value` (experiments/overrides.py). Settings of objectives and of transfer
+Fields can be changed with `--set group.field=value` (overrides.py). Settings of objectives and of transfer
 tasks are declared by those packages; `objectives` and `transfer` hold only what was changed in them.
 """
 
@@ -63,7 +63,9 @@ class PeakRates:
 class OptimRecipe:
     """Linear warm-up and cosine to zero, as a recipe: rates by corpus, warm-up as a share of the steps."""
 
-    matrices: Algorithm  # of the weights of linear layers; everything else trains with AdamW (experiments/optim.py)
+    matrices: (
+        Algorithm  # of the weights of linear layers; everything else trains with AdamW (experiments/running/optim.py)
+    )
     lr: PeakRates
     warmup_share: float
     weight_decay: float

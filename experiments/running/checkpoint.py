@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-000123/` that appears under its name only when both files are on disk; the newest one
 that loads is used, whatever else lies beside it. What a step draws at random is seeded by its number
-(experiments/fit.py), so no generator state has to be kept.
+(experiments/running/fit.py), so no generator state has to be kept.
 """
 
 import contextlib

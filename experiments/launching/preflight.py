@@ -10,11 +10,11 @@ from data.errors import CorpusError
 from data.select import Rules, choose_images
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
-from experiments.config import DataConfig, OptimRecipe, RunConfig
-from experiments.corpora import FOLDERS, get_corpus, get_task
-from experiments.plan import Plan
-from experiments.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
-from experiments.world import Place, open_source, open_split
+from experiments.configuration.config import DataConfig, OptimRecipe, RunConfig
+from experiments.configuration.corpora import FOLDERS, get_corpus, get_task
+from experiments.planning.plan import Plan
+from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
+from experiments.running.world import Place, open_source, open_split
 from results.schema import Table
 
 LOOKED_AT = 200  # documents in which a label is looked for
@@ -41,7 +41,7 @@ def accelerators() -> int:
 
 def with_precision(config: RunConfig) -> RunConfig:
     """The configuration with "auto" replaced by what this machine gains by: it changes results, so it is hashed."""
-    from experiments.hardware import best_precision
+    from experiments.running.hardware import best_precision
 
     def decided(optim: OptimRecipe) -> OptimRecipe:
         return replace(optim, precision=best_precision()) if optim.precision == "auto" else optim

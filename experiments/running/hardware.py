@@ -5,7 +5,7 @@ A run that is continued, or repeated, must decide alike.
 
 import torch
 
-from experiments.fit import Precision
+from experiments.running.fit import Precision
 
 FP32_OVER_BF16 = 2.0  # seconds of a tiny step in fp32 over bf16 on one core, measured 1.9 to 2.2 with AVX512-BF16
 

@@ -1,0 +1,86 @@
+"""Pre-training: from the initial weights every row of a seed shares to an encoder."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.build import build_language, build_vision, init_stream
+from backbones.sizes import Size
+from data.images import ImageTransform
+from experiments.configuration.typed import from_plain
+from experiments.planning.specs import PretrainSpec
+from experiments.running import checkpoint, cost
+from experiments.running.empty_terms import EmptyTerm
+from experiments.running.fit import Cadence, fit
+from experiments.running.outcome import Outcome
+from experiments.running.probe import visual_use
+from experiments.running.progress import Progress
+from experiments.running.training import device, groups_of, optimisation_of
+from experiments.running.world import Place, Pretraining, save_encoder
+from objectives import registry as objectives
+
+logger = logging.getLogger(__name__)
+
+PROBE_IMAGES = 128
+
+
+def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress) -> Outcome:
+    """Train an encoder from the initial weights every row of that seed shares; leaves encoder.safetensors."""
+    size: Size = from_plain(Size, spec.model, "model")
+    vision = build_vision(size, spec.seed)
+    if spec.objective is None or spec.optim is None:
+        save_encoder(folder, vision)
+        return Outcome()
+    cls = objectives.get(spec.objective.name)
+    config = from_plain(cls.Config, spec.objective.config, f"objective {spec.objective.name}")
+    source = Pretraining(place, spec, cls, config)
+    special = source.tokenizer.special
+    language = build_language(size, special.vocab_size, spec.seed)
+    with init_stream(spec.seed, "init", "objective", spec.objective.name):
+        objective = cls(config, vision, language, special).to(device())
+    found = checkpoint.newest(folder / "checkpoint")
+    if found is None:
+        progress.write(note="preparing")
+        objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
+    else:
+        checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
+    optimisation = optimisation_of(spec.optim)
+    with torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
+        counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
+    probed = source.probe(PROBE_IMAGES)
+    unavailable = {} if probed is not None else {"probe": source.why_no_probe()}
+    for reason in unavailable.values():
+        logger.warning("nothing is probed in this run: %s", reason)
+    transform = ImageTransform(size.vision.image_size)
+    probe = None if probed is None else visual_use(objective, probed, transform, optimisation.precision)
+    groups = groups_of(objective, spec.optim)
+    loader = source.loader()
+    try:
+        last = fit(
+            objective, loader, groups, optimisation, folder=folder, seed=spec.seed, progress=progress, probe=probe,
+            cadence=Cadence(),
+        )  # fmt: skip
+    except EmptyTerm as error:
+        layouts = " and ".join(layout.value for layout in cls.layouts_for(config)) or "images only"
+        raise EmptyTerm(
+            f"{error}: {spec.objective.name} reads {loader.corpus.name} as {layouts}; choose another corpus or layout, "
+            f"or set the term's weight to 0"
+        ) from None
+    save_encoder(folder, objective.vision)
+    return Outcome(
+        metrics=last,
+        unavailable=unavailable,
+        images_seen=loader.coverage["images"],
+        lm_passes=counted.lm_passes,
+        train_flops=counted.flops_per_image * spec.images,
+        data_digest=loader.corpus.digest,
+        coverage=dict(loader.coverage),
+    )
+
+
+def _first(loader: Any, count: int) -> Iterator[Any]:
+    for _, batch in zip(range(count), loader.batches(), strict=False):
+        yield batch

@@ -91,7 +91,7 @@ class Objective(nn.Module, ABC):
         visual: None for layouts without slots. Raises ValueError where slots and visual tokens differ in number.
         """
         slots = rows.token_type == int(TokenType.IMG)
-        x = self.language.embed(rows.input_ids.masked_fill(slots, self.special.pad))  # <img> itself is never embedded
+        x = self.language.embed(rows.input_ids)  # what it gives for a slot is replaced below
         tokens = x.new_zeros(0, x.shape[-1]) if visual is None else visual.flatten(0, 1)
         if int(slots.sum()) != len(tokens):
             given = "no images" if visual is None else f"{visual.shape[0]} images of {visual.shape[1]} tokens"

@@ -71,6 +71,13 @@ def test_visual_use_is_the_text_loss_that_the_true_images_save() -> None:
         assert abs(found[f"probe_visual_use_{name}"]) > 1e-4
 
 
+def test_probes_are_made_in_evaluation_mode() -> None:
+    lcl, modes = build("lcl").train(), []
+    lcl.vision.register_forward_hook(lambda module, inputs, output: modes.append(module.training))
+    visual_use(lcl, batch_for(lcl, documents()), TRANSFORM, "fp32")(0)
+    assert modes == [False] * 3  # true, shuffled and black images
+
+
 def test_an_objective_without_text_has_no_visual_use() -> None:
     clip = build("clip")
     found = visual_use(clip, batch_for(clip, pairs(4)), TRANSFORM, "fp32")(0)

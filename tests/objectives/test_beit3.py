@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, with_ids, with_images, words
+from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, packed, with_ids, with_images, words
+from slow import slow_language
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -19,8 +20,8 @@ from backbones.heads import Connector
 from backbones.image_targets import CentroidCodes
 from backbones.lm import LanguageModel
 from backbones.vit import VisionEncoder
-from data.batch import Batch, Layout, TokenType
-from objectives.beit3 import BEiT3
+from data.batch import Batch, Layout, Rows, TokenType
+from objectives.beit3 import BEiT3, allowed
 from objectives.functional import total
 from objectives.masking import MaskPlan, MaskRules, plan_masks
 
@@ -171,6 +172,60 @@ def test_inv_b3_2_mono_predictions_see_their_own_modality_only(beit3: BEiT3) -> 
         assert torch.equal(text_of_other_images, text) == mono
 
 
+def blocks(rows: Rows, row: int, mono: bool) -> list[tuple[int, int]]:
+    """For each position its document, and in a mono row the number of its image where it belongs to one, else 0."""
+    image, found = 0, []
+    for kind, document in zip(rows.token_type[row].tolist(), rows.doc_id[row].tolist(), strict=True):
+        image += kind == TokenType.BOI
+        of_image = kind in (TokenType.BOI, TokenType.IMG, TokenType.EOI)
+        found.append((document, image if of_image and mono else 0))
+    return found
+
+
+@pytest.mark.parametrize("mono", [True, False])
+def test_who_sees_whom_written_out(mono: bool) -> None:
+    for of in (make(documents()), packed(documents()[:2], ROWS, PATCHES)):
+        rows = of[ROWS]
+        mask = allowed(rows, torch.full((len(rows.input_ids),), mono))
+        for row, valid in enumerate(rows.attn_mask.tolist()):
+            block = blocks(rows, row, mono)
+            expected = [[a and b and block[i] == block[j] for j, b in enumerate(valid)] for i, a in enumerate(valid)]
+            assert mask[row].tolist() == expected
+
+
+@pytest.mark.parametrize("mono", [True, False])
+def test_documents_of_one_row_are_blind_to_each_other(beit3: BEiT3, mono: bool) -> None:
+    of = packed(documents()[:2], ROWS, PATCHES)
+    plan = with_mode(beit3.plan(of), mono)
+    first = of[ROWS].doc_id == 0
+    ids = plan.input_ids.clone()
+    ids[0, 1] = (int(ids[0, 1]) + 1) % 50 + 3
+    before, after = beit3.read(of, plan)[0], beit3.read(of, plan._replace(input_ids=ids))[0]
+    changed = (before != after).any(dim=-1)
+    assert changed[first].any() and not changed[~first].any()
+
+
+@pytest.mark.parametrize("mono", [True, False])
+def test_states_are_those_of_the_language_model_written_out(beit3: BEiT3, mono: bool) -> None:
+    of = make(documents()[:2])
+    rows, plan = of[ROWS], with_mode(beit3.plan(of), mono)
+    hidden, _, tokens = beit3.read(of, plan)
+    words, image = beit3.language.decoder.embed_tokens.weight, 0
+    for row in range(2):
+        length, parts = int(rows.attn_mask[row].sum()), []
+        kinds, ids = rows.token_type[row].tolist(), plan.input_ids[row].tolist()
+        for place in range(length):
+            if kinds[place] == TokenType.BOI:
+                parts += [words[[SPECIAL.boi]], tokens[image]]
+                image += 1
+            elif kinds[place] != TokenType.IMG:
+                parts.append(words[[ids[place]]])
+        block = blocks(rows, row, mono)
+        x = torch.cat(parts)
+        expected = slow_language(beit3.language, x, range(length), lambda i, j, block=block: block[i] == block[j])
+        torch.testing.assert_close(hidden[row, :length], expected, atol=1e-5, rtol=0)
+
+
 def test_inv_b3_2_mono_images_do_not_see_each_other(beit3: BEiT3) -> None:
     of = make(documents()[:1])
     other = of.images.clone()
@@ -236,6 +291,16 @@ def test_terms_are_sums_over_hidden_positions(beit3: BEiT3) -> None:
     true = of[ROWS].input_ids[plan.text]
     by_hand = -text.log_softmax(-1)[torch.arange(len(true)), true].sum()
     torch.testing.assert_close(losses.terms["masked_text"].sum, by_hand)
+
+
+def test_terms_weigh_one_to_one_and_each_has_a_weight_of_its_own(
+    vision: VisionEncoder, language: LanguageModel
+) -> None:
+    of = make(documents())
+    assert build(vision, language)(of).weights == {"masked_image": 1.0, "masked_text": 1.0}
+    config = BEiT3.Config(codes=64, target="rpq_random", image_weight=2.0, text_weight=3.0)
+    weighed = BEiT3(config, vision, language, SPECIAL)
+    assert weighed(of).weights == {"masked_image": 2.0, "masked_text": 3.0}
 
 
 @pytest.mark.parametrize("target", ["rpq_kmeans", "rpq_random", "pixel"])

@@ -1,8 +1,11 @@
 """Flamingo: which image each token reads, and how the gates open."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, with_ids, with_images, words
+from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, packed, with_ids, with_images, words
+from slow import causally, slow_attention, slow_language, slow_norm
 from torch import Tensor, nn
 
 from backbones.attention import attention_weights
@@ -83,6 +86,55 @@ def test_inv_f_2_gates_open_first(flamingo: Flamingo) -> None:
     open_gates(flamingo)
     total(flamingo(of)).backward()
     assert all((parameter.grad != 0).any() for parameter in behind)
+
+
+def test_states_are_those_of_its_equations_written_out(flamingo: Flamingo) -> None:
+    for number, layer in enumerate(flamingo.cross_attention):  # no two gates alike
+        nn.init.constant_(layer.attention_gate, 0.5 + number / 4)
+        nn.init.constant_(layer.feed_forward_gate, -0.3 - number / 4)
+    of = make(documents()[:2])
+    rows = of[ROWS]
+    latents, words = flamingo.resampler(flamingo.encode(of.images)), flamingo.language.decoder.embed_tokens.weight
+    hidden, image = flamingo.read(rows, latents), 0
+    for row, doc in enumerate(documents()[:2]):
+        length, latest = int(rows.attn_mask[row].sum()), latest_image(rows)[row]
+        own = latents[image : image + doc.images].flatten(0, 1)  # side by side, 16 of each image
+        image += doc.images
+
+        def gated(i: int, y: Tensor, own: Tensor = own, latest: list[int] = latest) -> Tensor:
+            block = flamingo.cross_attention[i]
+            read = slow_attention(block.attention, slow_norm(block.norm, y), own, lambda q, k: k // 16 == latest[q] - 1)
+            y = y + torch.tanh(block.attention_gate) * read
+            norm, up, _, down = block.feed_forward
+            wide = slow_norm(norm, y) @ up.weight.T
+            wide = wide * (1 + torch.erf(wide / 2**0.5)) / 2
+            return y + torch.tanh(block.feed_forward_gate) * (wide @ down.weight.T)
+
+        x = words[rows.input_ids[row, :length]]
+        expected = slow_language(flamingo.language, x, range(length), causally, gated)
+        torch.testing.assert_close(hidden[row, :length], expected, atol=1e-5, rtol=0)
+
+
+def test_text_reads_images_of_its_own_document_only(vision: VisionEncoder, language: LanguageModel) -> None:
+    flamingo = Flamingo(
+        replace(at_tiny("objectives", Flamingo), text_targets="after_first_image"), vision, language, SPECIAL
+    )
+    docs = [
+        documents()[0],
+        documents()[3],
+        documents()[1],
+    ]  # the second and the third begin with text and with an image
+    of = packed(docs, ROWS, 16)
+    rows = of[ROWS]
+    latents = flamingo.resampler(flamingo.encode(of.images))
+    allowed = media_context(rows, latents)[1].unflatten(-1, (-1, 16))  # [b, t, images, latents]
+    numbers, opened, current = latest_image(rows)[0], 0, -1
+    for q, (kind, document) in enumerate(zip(rows.token_type[0].tolist(), rows.doc_id[0].tolist(), strict=True)):
+        opened += kind == TokenType.BOI
+        expected = [numbers[q] > 0 and place == opened - 1 for place in range(len(of.images))]
+        assert allowed[0, q].tolist() == [[each] * 16 for each in expected], (q, document, current)
+    after = sum(number > 0 for number, kind in zip(numbers, rows.token_type[0].tolist(), strict=True) if kind in (1, 3))
+    assert flamingo(of).terms["generate"].count == after == (2 + 2 + 1) + 1 + (4 + 1 + 1)
 
 
 def test_inv_f_3_text_before_the_first_image_is_blind_to_images(flamingo: Flamingo) -> None:

@@ -30,7 +30,7 @@ from experiments.running.fit import Stopped
 from experiments.running.hardware import multiplies_in
 from experiments.running.world import Place
 from experiments.tables import TABLES, get_table
-from results import publish
+from results import items, publish
 from results.canonical import plain
 from results.record import load_all, write_atomic
 from results.schema import Publication, RunRecord, Status, Table
@@ -138,6 +138,9 @@ def sweep(options: argparse.Namespace) -> int:
     began = time.monotonic()
     if options.migrate:
         moved = rename_folders(runs, older)
+        names = {old: record.run_id for old, record in older.items()}
+        for name in published:
+            items.rename(_out(options) / "records" / f"{name}{items.SUFFIX}", names)
         published = {name: _with_names(held, older) for name, held in published.items()}
         records, _ = load_all(runs)
         print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
@@ -266,6 +269,9 @@ def _collate(
             out = options.runs
             print(f"{said} {_finished(publication)}: written to {out}, --out chooses another place", file=sys.stderr)
         publish.export(publication, out / "records")
+        if lost := items.export(table, publication, options.runs, out / "records"):
+            said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
+            print(f"{said}; their records stay", file=sys.stderr)
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tar_helpers import write_shards
 
 from data.downstream import COCO_TEST, IMAGENET_VAL, imagenet, karpathy, nocaps, pairs
 from data.errors import CorpusError
-from data.laion import write_shards
 from data.splits import Expected
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.configuration.slurm import SlurmConfig
+
 Precision = Literal["auto", "bf16", "fp32"]
 Algorithm = Literal["adamw", "muon"]
 SCRATCH = "scratch"
@@ -159,3 +161,4 @@ class RunConfig:
     language: LanguageModels
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # objective -> changed field -> value
     transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> changed field -> value
+    slurm: SlurmConfig = SlurmConfig()

@@ -1,6 +1,7 @@
 """Pre-training through `lifecycle.execute`, on a very small corpus: exact continuation, and equal footing."""
 
 import json
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from sweep_helpers import plan_pretraining as plan
 from data.batch import Batch
 from data.loading import held_out
 from data.loading.loader import Loader
+from experiments.configuration.place import Place
 from experiments.running import fit, lifecycle, outcome, pretrain
 from experiments.running.fit import Cadence, Stopped
 from experiments.running.lifecycle import execute
-from experiments.running.world import ENCODER_FILE, Place
+from experiments.running.world import ENCODER_FILE
 from objectives.registry import available, get
 from results import record
 from results.schema import Row, Status
@@ -59,7 +61,7 @@ class StopAfter:
             result = original(*arguments)
             if arguments[-1] in steps:
                 steps.remove(arguments[-1])
-                fit.signal.raise_signal(fit.signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             return result
 
         patch.setattr(fit, "_step", step)

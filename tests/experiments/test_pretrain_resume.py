@@ -12,9 +12,9 @@ import torch
 from sweep_helpers import BUDGET, small_place
 from sweep_helpers import plan_pretraining as plan
 
-from data import held_out
 from data.batch import Batch
-from data.loader import Loader
+from data.loading import held_out
+from data.loading.loader import Loader
 from experiments.configuration.place import Place
 from experiments.running import fit, lifecycle, outcome, pretrain
 from experiments.running.fit import Cadence, Stopped

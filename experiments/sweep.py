@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import logging
 import os
 import sys
@@ -13,26 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.errors import CorpusError
 from data.toyworld.spec import ToyworldSpec
 from experiments.configuration.config import RunConfig
 from experiments.configuration.corpora import FOLDERS, digests
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
-from experiments.configuration.recipe import SCALES, get_scale
-from experiments.launching import launch, preflight
+from experiments.configuration.place import Place
+from experiments.configuration.recipe import SCALES, Scale, get_scale
+from experiments.launching import manifest
 from experiments.launching.board import duration
-from experiments.launching.forecast import forecast
+from experiments.launching.launchers import NAMES, get_launcher
+from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan, listing
-from experiments.planning.specs import SPEC_FILE
-from experiments.running.fit import Stopped
-from experiments.running.hardware import multiplies_in
-from experiments.running.world import Place
+from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
 from results import items, publish
-from results.canonical import plain
-from results.record import load_all, write_atomic
+from results.record import load_all
 from results.schema import Publication, RunRecord, Status, Table
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_STOPPED = 0, 1, 2, 3, 130
@@ -67,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "--only", action="append", default=[], metavar="ROW", help="objective or label of a row; repeatable"
     )
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
-    made.add_argument("--launcher", default="local", choices=sorted(launch.LAUNCHERS), help="default: %(default)s")
+    made.add_argument("--launcher", default="local", choices=NAMES, help="default: %(default)s")
     made.add_argument("--workers", type=int, metavar="N", help="processes at once (default: one a core, or one a GPU)")
     made.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a process (default: %(default)s)")
     made.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
@@ -89,32 +85,46 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
+    options.command = given
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        return sweep(options)
-    except (ConfigError, CorpusError, preflight.NotReady, ValueError) as error:
+        with stoppable():
+            return sweep(options)
+    except ValueError as error:  # settings, corpora, records: what the user gave
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except OSError as error:
-        said = f"{error.strerror} ({error.filename})" if error.errno == errno.ENOSPC else str(error)
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {_said(error, options.runs)}", file=sys.stderr)
         return EXIT_FAILED
     except (KeyboardInterrupt, Stopped):
         print("stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_STOPPED
 
 
+def _said(error: OSError, runs: Path) -> str:
+    if error.errno != errno.ENOSPC:
+        return str(error)
+    return f"{error.strerror} ({error.filename or runs}); free some space, or choose another place with --runs"
+
+
 def sweep(options: argparse.Namespace) -> int:
     """Plan, run what is missing, collate."""
-    if options.objectives is not None:
-        preflight.add_objectives(options.objectives)
-    if options.seeds < 1:
-        raise ConfigError(f"--seeds is the number of seeds, at least 1, got {options.seeds}")
+    _check(options)
     scale = get_scale(options.scale)
+    tables = [get_table(name) for name in options.tables]
     changes = parse(options.set)
-    config = preflight.with_precision(apply(scale.config, changes))
-    tables = [_only(get_table(name), options.only) for name in options.tables]
+    if not options.objectives:  # with further objectives, rows and settings can have names that are not known yet
+        tables, config = _given(tables, scale, changes, options)
+    from experiments.launching import preflight  # imports torch: what a typo can be told without comes before
+
+    if options.objectives:
+        preflight.add_objectives(options.objectives)
+        tables, config = _given(tables, scale, changes, options)
+    if options.launcher == "slurm":
+        _check_precision(config)
+    config = preflight.with_precision(config)
     runs = options.runs.resolve()
     config, known = _with_embedded(config, runs, uses_it=scale.embedded)
     tables = [preflight.with_labels(table, config.data, known) for table in tables]
@@ -142,10 +152,10 @@ def sweep(options: argparse.Namespace) -> int:
         for name in published:
             items.rename(_out(options) / "records" / f"{name}{items.SUFFIX}", names)
         published = {name: _with_names(held, older) for name, held in published.items()}
-        records, _ = load_all(runs)
         print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
-    elif not options.collate:
-        _run(plan, records, place, options)
+    elif not options.collate and _run(plan, records, place, config, options) == "submitted":
+        return EXIT_DONE
+    if not options.collate:
         records, _ = load_all(runs)
     seconds = time.monotonic() - began
     print(_stages(plan, records, seconds))
@@ -154,9 +164,37 @@ def sweep(options: argparse.Namespace) -> int:
     return _collate(plan_of(seeds), tables, merged, published, options)
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Raises ConfigError for what cannot work, before anything is loaded or written."""
+    for name, what in (("seeds", "seeds"), ("workers", "processes"), ("threads", "threads of a process")):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is the number of {what}, at least 1, got {value}")
+    for name in ("runs", "out"):
+        path = getattr(options, name)
+        file = next((each for each in (path, *path.absolute().parents) if each.is_file()), None) if path else None
+        if file is not None:
+            raise ConfigError(f"--{name} {path}: {file} is a file; a folder is needed, which need not exist yet")
+
+
+def _check_precision(config: RunConfig) -> None:
+    """Raises ConfigError where the machine that submits would decide what the nodes multiply in."""
+    given = {"pretrain": config.pretrain.optim.precision, "text_lm": config.text_lm.optim.precision}
+    if undecided := [name for name, precision in given.items() if precision == "auto"]:
+        said = " ".join(f"--set {name}.optim.precision=bf16" for name in undecided)
+        raise ConfigError(f"--launcher slurm: what the nodes multiply in is not known here; add {said}, or =fp32")
+
+
+def _given(
+    tables: Sequence[Table], scale: Scale, changes: Mapping[str, str], options: argparse.Namespace
+) -> tuple[list[Table], RunConfig]:
+    """The rows asked for, and the settings."""
+    return [_only(table, options.only) for table in tables], apply(scale.config, changes)
+
+
 def _out(options: argparse.Namespace) -> Path:
     """Where tables go. What is committed in results/ is replaced by the same table only, never by a changed one."""
-    changed = options.only or options.set or options.objectives
+    changed = options.only or options.objectives or any(not key.startswith("slurm.") for key in parse(options.set))
     out: Path = options.out or (options.runs if changed else publish.ROOT)
     return out
 
@@ -187,32 +225,41 @@ def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunCon
     return replace(config, data=replace(config.data, **folders)), known
 
 
-def _run(plan: Plan, records: Sequence[RunRecord], place: Place, options: argparse.Namespace) -> None:
+def _run(
+    plan: Plan, records: Sequence[RunRecord], place: Place, config: RunConfig, options: argparse.Namespace
+) -> Launched:
+    """Bring about what is missing; whether that is over, or was handed to a scheduler."""
     done = {record.run_id for record in records if record.status is Status.DONE}
     missing = [run for run in plan.runs if run.run_id not in done and not run.problem]
     if not missing:
-        return
+        return "over"
+    from experiments.launching import preflight
+    from experiments.launching.forecast import forecast
+    from experiments.running.hardware import multiplies_in
+
     preflight.check(plan, missing, place)
-    place.runs.mkdir(parents=True, exist_ok=True)
     for run in missing:
-        folder = place.runs / run.run_id
-        # A record that is not "done" is of an earlier attempt.
-        (folder / "record.json").unlink(missing_ok=True)
-        (folder / "progress.json").unlink(missing_ok=True)
-        write_atomic(folder / SPEC_FILE, json.dumps(plain(run.written), indent=1) + "\n")
+        run.written.save(place.runs / run.run_id)
     cores = len(os.sched_getaffinity(0))
     workers = options.workers or preflight.accelerators() or max(1, cores // options.threads)
-    machine = launch.Machine(
+    machine = Machine(
         place=place,
         scale=plan.scale.name,
         workers=workers,
         threads=options.threads,
         objectives=options.objectives.resolve() if options.objectives is not None else None,
+        slurm=config.slurm,
+        sweeps=tuple(
+            manifest.write(place.runs, table, options.launcher, options.command, slots).name
+            for table, slots in plan.slots.items()
+        ),
+        command=tuple(options.command),
     )
     reused = f", {len(plan.runs) - len(missing)} reused" if len(missing) < len(plan.runs) else ""
-    print(f"{len(missing)} runs{reused}; {workers} at a time, logs and records in {place.runs}", file=sys.stderr)
-    print(forecast(plan, missing, workers, multiplies_in()), file=sys.stderr)
-    launch.LAUNCHERS[options.launcher](launch.ordered(missing), machine)
+    print(f"{len(missing)} runs{reused}; logs and records in {place.runs}", file=sys.stderr)
+    if options.launcher != "slurm":  # this machine says nothing about the nodes
+        print(f"{workers} at a time; {forecast(plan, missing, workers, multiplies_in())}", file=sys.stderr)
+    return get_launcher(options.launcher)(ordered(missing), machine)
 
 
 def _published(plan: Plan, tables: Sequence[Table], out: Path) -> Mapping[str, Publication]:

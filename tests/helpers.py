@@ -1,4 +1,4 @@
-"""Small valid batches for tests: a slow reference renderer that shares no code with `data/render.py`.
+"""Small valid batches for tests: a slow reference renderer that shares no code with `data/loading/render.py`.
 
 A test document is written as a tuple of text segments (tuples of ids) and IMAGE; `batch` renders it as any layout, one
 position at a time. Pixels, seeds and caption hashes depend on the document's own name, so documents can be permuted,

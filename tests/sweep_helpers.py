@@ -4,15 +4,17 @@
 that launcher, jobs and exit code are those a user gets.
 """
 
-import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -20,17 +22,19 @@ from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments import sweep
 from experiments.configuration.overrides import apply, parse
+from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
-from experiments.launching import launch, preflight
+from experiments.launching import preflight
+from experiments.launching.inline import inline
+from experiments.launching.machine import Launched, Machine
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
-from experiments.planning.specs import SPEC_FILE, PlannedRun
-from experiments.running.world import Place
+from experiments.planning.specs import PlannedRun
 from experiments.tables import ALL_NINE, TABLES
-from results.canonical import plain
-from results.record import write_atomic
-from results.schema import Row, Table
+from results import record
+from results.schema import Row, Status, Table
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 SIZES = dict(
     documents=60,
@@ -112,23 +116,51 @@ def plan_pretraining(place: Place, row: Row, changes: Sequence[str] = BUDGET, se
     config = preflight.with_precision(replace(apply(get_scale("tiny").config, parse(changes)), data=place.data))
     known = {name: SMALL.folder_name for name in asdict(place.data)}
     run = build_plan([table], [seed], get_scale("tiny"), config, Suite(), known).runs[0]
-    write_atomic(place.runs / run.run_id / SPEC_FILE, json.dumps(plain(run.written), indent=1) + "\n")
+    run.written.save(place.runs / run.run_id)
     return run.run_id
+
+
+def with_corpus(runs: Path, corpus: Path) -> Path:
+    """A runs folder in which the small corpus is there already."""
+    (runs / "shared" / "corpora").mkdir(parents=True)
+    (runs / "shared" / "corpora" / corpus.name).symlink_to(corpus)
+    return runs
+
+
+def statuses(runs: Path) -> dict[str, Status]:
+    return {path.parent.name: record.read(path).status for path in runs.glob("*/record.json")}
+
+
+def tables(runs: Path) -> dict[str, bytes]:
+    """The tables as written, but for the revision of the code, which may change while the tests run."""
+    written = {path.name: path.read_bytes() for path in sorted((runs / "out" / "tables").iterdir())}
+    return {name: re.sub(rb"(?m)^- commit: .*$", b"", content) for name, content in written.items()}
+
+
+def wait_for(condition: Callable[[], T], seconds: float = 240.0) -> T:
+    """What the condition gives, once that is something."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
 
 
 def alone() -> None:
     """A small sweep in which every run has a process of its own, forked before any run."""
     patch = pytest.MonkeyPatch()
 
-    def apart(runs: Sequence[PlannedRun], machine: launch.Machine) -> None:
+    def apart(runs: Sequence[PlannedRun], machine: Machine) -> Launched:
         for run in runs:
             child = multiprocessing.get_context("fork").Process(
-                target=launch.inline, args=([run], replace(machine, workers=1))
+                target=inline, args=([run], replace(machine, workers=1))
             )
             child.start()
             child.join()
+        return "over"
 
-    patch.setitem(launch.LAUNCHERS, "local", apart)
+    patch.setattr(sweep, "get_launcher", lambda name: apart)
     small_suite(patch)
     sys.exit(sweep.main())
 

@@ -25,8 +25,8 @@ from plan_helpers import DIGESTS, decided
 from torch.nn import functional as F
 
 import objectives
-from data import convert
 from data.batch import Batch, Rows
+from data.convert import __main__ as convert
 from experiments import sweep, tables
 from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite

@@ -29,8 +29,9 @@ class ConfigError(ValueError):
 def suggest(name: str, known: Iterable[str], what: str) -> str:
     """Words for an error: "unknown <what> 'x'; did you mean 'y'? There are y, z"."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    folded = {each.casefold(): each for each in names}  # LCL is nearer to lcl than to CLIP
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     return f"unknown {what} {name!r}.{hint} There are {', '.join(names)}"
 
 

@@ -7,21 +7,22 @@ from pathlib import Path
 from data.corpora import detect, open_corpus
 from data.document import Bad
 from data.errors import CorpusError
-from data.select import Rules, choose_images
+from data.loading.select import Rules, choose_images
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, OptimRecipe, RunConfig
 from experiments.configuration.corpora import FOLDERS, get_corpus, get_task
+from experiments.configuration.place import Place
 from experiments.planning.plan import Plan
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
-from experiments.running.world import Place, open_source, open_split
+from experiments.running.world import open_source, open_split
 from results.schema import Table
 
 LOOKED_AT = 200  # documents in which a label is looked for
 KINDS = {"mmc4": "MMC4 documents", "laion": "image-text pairs in tars"}
 
 
-class NotReady(RuntimeError):
+class NotReady(ValueError):
     """Something a sweep needs is missing; nothing was started."""
 
 

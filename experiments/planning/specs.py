@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from experiments.configuration.config import OptimConfig, Precision
 from experiments.configuration.typed import from_plain
 from results.canonical import merge, plain, run_id, split
+from results.record import write_atomic
 from results.schema import BLIND, Kind, Mode
 
 ABSENT = "absent"  # digest of data that is not set
@@ -142,6 +143,13 @@ class Written:
     def whole(self) -> Spec:
         """The spec with all its settings."""
         return read_spec(merge(self.spec, self.defaults))
+
+    def save(self, folder: Path) -> None:
+        """Write it into a run folder, where it is not there already: the folder's name follows from it."""
+        text = json.dumps(plain(self), indent=1) + "\n"
+        path = folder / SPEC_FILE
+        if not path.exists() or path.read_text() != text:
+            write_atomic(path, text)
 
     @classmethod
     def load(cls, folder: Path) -> "Written":

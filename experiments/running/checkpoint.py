@@ -1,8 +1,8 @@
 """Checkpoints of a training run: tensors as safetensors, everything else as JSON, never a pickle.
 
 A checkpoint is a folder `step-000123/` that appears under its name only when both files are on disk; the newest one
-that loads is used, whatever else lies beside it. What a step draws at random is seeded by its number
-(experiments/running/fit.py), so no generator state has to be kept.
+that loads is used, whatever else lies beside it, and the one before it is kept in case that one is damaged later. What
+a step draws at random is seeded by its number (experiments/running/fit.py), so no generator state has to be kept.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 logger = logging.getLogger(__name__)
 
 _PREFIX = "step-"
+KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, module: nn.Module, trained: Sequence[Optimizer], state: Mapping[str, Any]) -> None:
-    """Write the checkpoint of that step and drop the older ones.
+    """Write the checkpoint of that step; of those before it the newest stay, KEPT in all, whatever else is dropped.
 
     Raises OSError where the disk refuses; the checkpoints already there stay.
     """
@@ -60,20 +61,26 @@ def save(folder: Path, step: int, module: nn.Module, trained: Sequence[Optimizer
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     _sync(folder)
+    older = [path.name for path in _by_step(folder) if path.name < final.name]  # a later one did not load
     for path in folder.iterdir():
-        if path.name != final.name:
+        if path.name not in (final.name, *older[: KEPT - 1]):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that loads; broken ones are named in the log and passed over."""
-    for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+    for path in _by_step(folder):
         try:
             state = json.loads((path / "state.json").read_text())
             return Checkpoint(int(state["step"]), load_file(path / "tensors.safetensors"), state)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             logger.warning("checkpoint %s cannot be used (%s); looking for an older one", path, error)
     return None
+
+
+def _by_step(folder: Path) -> list[Path]:
+    """What is named like a checkpoint, newest first."""
+    return sorted((p for p in folder.glob(f"{_PREFIX}*") if p.name[len(_PREFIX) :].isdecimal()), reverse=True)
 
 
 def restore_weights(checkpoint: Checkpoint, module: nn.Module) -> None:

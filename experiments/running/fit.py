@@ -8,14 +8,10 @@ and the batches are a function of the step, so a run that was stopped and contin
 import json
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -26,7 +22,8 @@ from data.seeds import stable_seed
 from experiments.running import checkpoint
 from experiments.running.empty_terms import TermItems
 from experiments.running.optim import Group, optimizers
-from experiments.running.progress import Progress
+from experiments.running.outcome import Owned
+from experiments.running.stopping import Stopped, between_steps
 from objectives.functional import Losses, means, total
 from results.record import write_atomic
 
@@ -80,10 +77,6 @@ class Cadence:
     checkpoint_seconds: float = 30.0
 
 
-class Stopped(Exception):
-    """The run was asked to stop; its checkpoint is written and it can be continued."""
-
-
 class NonFiniteLoss(RuntimeError):
     """A loss or gradient is NaN or infinite; nothing was updated at that step."""
 
@@ -104,35 +97,34 @@ def fit(
     groups: Sequence[Group],
     optimisation: Optimisation,
     *,
-    folder: Path,
+    run: Owned,
     seed: int,
-    progress: Progress,
     cadence: Cadence = Cadence(),
     probe: Probe | None = None,
 ) -> dict[str, float]:
     """Train `module` on every batch of `stream`; the means of the last logged step.
 
-    folder: holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every fifth of the
-    run and at its end, its values join that step's metrics.
+    run: its folder holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every fifth of
+    the run and at its end, its values join that step's metrics.
 
-    Raises Stopped after SIGINT or SIGTERM (the step is finished and saved), NonFiniteLoss, EmptyTerm, OSError when a
-    checkpoint or the metrics cannot be written.
+    Raises Stopped when a signal asks for it (the step is finished and saved), NonFiniteLoss, EmptyTerm, LeaseLost where
+    another process owns the run by now, OSError when a checkpoint or the metrics cannot be written.
     """
     trained = optimizers(groups, optimisation.betas, optimisation.eps)
-    found = checkpoint.newest(folder / "checkpoint")
+    found = checkpoint.newest(run.folder / "checkpoint")
     start, stream_state = 0, None
     if found is not None:
         checkpoint.restore(found, module, trained)
         start, stream_state = found.step, found.state["stream"]
-        logger.info("continuing %s from step %d of %d", folder.name, start, stream.steps)
-    metrics = MetricsFile(folder / "metrics.jsonl", keep_below=start)
+        logger.info("continuing %s from step %d of %d", run.folder.name, start, stream.steps)
+    metrics = MetricsFile(run.folder / "metrics.jsonl", keep_below=start)
     last: dict[str, float] = dict(found.state["last"]) if found is not None else {}
     probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
     device = next(module.parameters()).device
     module.train()
     terms = TermItems(start, stream.steps)
     saved_at = time.monotonic()
-    with stop_signals() as asked:
+    with between_steps() as stop:
         for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
             torch.manual_seed(stable_seed(seed, "step", step))
             for group in _groups(trained):
@@ -145,14 +137,16 @@ def fit(
                 if probe is not None and step in probe_steps:
                     last |= probe(step)
                     module.train()
+                run.may_write()
                 metrics.append({"step": step, **last})
-            progress.update(done, stream.steps, last)
-            if asked.is_set() or (time.monotonic() - saved_at > cadence.checkpoint_seconds and done < stream.steps):
+            run.progress.update(done, stream.steps, last)
+            if stop.by or (time.monotonic() - saved_at > cadence.checkpoint_seconds and done < stream.steps):
                 state = {"stream": stream.state(), "last": last}
-                checkpoint.save(folder / "checkpoint", done, module, trained, state)
+                run.may_write()
+                checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
                 saved_at = time.monotonic()
-                if asked.is_set():
-                    raise Stopped(f"stopped after step {done} of {stream.steps}; run the same command to continue")
+                if stop.by:
+                    raise Stopped(f"stopped by {stop.by.name} after step {done} of {stream.steps}")
     return last
 
 
@@ -219,25 +213,3 @@ def _before(lines: Sequence[str], step: int) -> Iterator[str]:
             return
         if row["step"] < step:
             yield line
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Inside, SIGINT and SIGTERM set the event instead of ending the process; afterwards the old handlers are back.
-
-    Outside the main thread, where Python allows no handlers, the event is simply never set.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -1,31 +1,33 @@
 """The life of a run: a spec in a folder becomes a record beside it. `execute` is what every launcher calls.
 
-A run folder holds spec.json before the run, metrics.jsonl, progress.json and checkpoint/ during it, and record.json
-(last, atomically) after it. A lock keeps two processes out of one folder, so a second sweep waits for an orphan of the
-first instead of racing it.
+A run folder holds spec.json before the run, attempts/ (who does it), metrics.jsonl, progress.json and checkpoint/
+during it, and record.json (last, atomically) after it. The owner of the folder writes all of them: it holds the lease
+(attempts.py), tries the work, and records what came of it.
 """
 
 import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
+from experiments.configuration.place import Place
 from experiments.planning.specs import Spec, TransferSpec, Written, load_spec
-from experiments.running import checkpoint
-from experiments.running.fit import Stopped
+from experiments.running import attempts, checkpoint
+from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
 from experiments.running.hardware import multiplies_in
-from experiments.running.outcome import Outcome
+from experiments.running.outcome import Outcome, Owned
 from experiments.running.pretrain import pretrain
 from experiments.running.progress import Progress
+from experiments.running.stopping import Stopped, stoppable
 from experiments.running.text_lm import text_lm
 from experiments.running.transfer import transfer
-from experiments.running.world import Place
 from results import provenance, record
 from results.schema import Kind, RunRecord, Status
 
@@ -36,56 +38,115 @@ SHOWN_STAGES = {Kind.PRETRAIN: "pre-training", Kind.TEXT_LM: "caption LM", Kind.
 _RUNNERS: Mapping[Kind, Any] = {Kind.PRETRAIN: pretrain, Kind.TEXT_LM: text_lm, Kind.TRANSFER: transfer}
 
 
-def execute(run_id: str, place: Place, scale: str, bar: bool = False) -> Status:
-    """Do the run whose spec.json lies in runs/<run_id>, unless it is done; its status.
+def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str = "", log: str = "") -> Status:
+    """Own the run whose spec.json lies in runs/<run_id>, and do it unless it is done; its status.
 
-    Every outcome but a request to stop is recorded: a failure too, with its reason. Raises Stopped after SIGINT or
-    SIGTERM, and OSError when the record cannot be written.
+    job, log: what a scheduler calls this process, and where it writes; for readers. Every outcome but a request to stop
+    is recorded: a failure too, with its reason.
+
+    Raises Held where another process is at it, LeaseLost where another has taken over, Stopped when a signal asks for
+    it, OSError when the record cannot be written.
     """
     folder = place.runs / run_id
-    with FileLock(folder / ".lock"):
-        path = folder / record.RECORD_FILE
-        if path.exists() and record.read(path).status is Status.DONE:
+    if is_done(folder):
+        return Status.DONE
+    with stoppable(), claim(folder, job, log).beating() as lease:
+        if is_done(folder):  # by another, a moment ago
+            lease.end("done")
             return Status.DONE
-        spec = load_spec(folder)
-        progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)
-        began = time.monotonic()
-        status, reason, outcome = Status.DONE, "", Outcome()
         try:
-            blocked = _blocked(spec, place)
-            if blocked:
-                status, reason = Status.BLOCKED, blocked
-            else:
-                outcome = _RUNNERS[spec.kind](spec, place, folder, progress)
-        except (Stopped, KeyboardInterrupt):
+            return _owned(folder, place, scale, bar, lease)
+        except Stopped as stopped:
+            with suppress(LeaseLost):
+                lease.end("stopped", str(stopped))
             raise
-        except Exception as error:  # the record says what went wrong; nothing is swallowed
-            logger.exception("run %s failed", run_id)
-            status, reason = Status.FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
-        finally:
-            progress.close()
-        _write(folder, run_id, spec, scale, status, reason, outcome, time.monotonic() - began)
-        if status is Status.DONE:
-            checkpoint.clear(folder / "checkpoint")
-        return status
+        except Exception as error:
+            with suppress(LeaseLost, OSError):  # where the record cannot be written, neither may this be
+                lease.end("failed", _said(error))
+            raise
 
 
-def give_up(run_id: str, place: Place, scale: str, reason: str) -> None:
-    """Record that a run failed which could not say so itself: its process was killed."""
+def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> Status:
+    """The owner's part: what is tried, and what is written down of it."""
+    _code()
+    spec = load_spec(folder)
+    progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)
+    progress.write(note="starting")
+    began = time.monotonic()
+    status, reason, outcome = Status.DONE, "", Outcome()
+    try:
+        blocked = _blocked(folder, place)
+        if blocked:
+            status, reason = Status.BLOCKED, blocked
+        else:
+            outcome = _RUNNERS[spec.kind](spec, place, Owned(folder, progress, lease.check))
+    except LeaseLost:
+        raise
+    except Exception as error:  # the record says what went wrong; nothing is swallowed
+        logger.exception("run %s failed", folder.name)
+        status, reason = Status.FAILED, _said(error)
+    finally:
+        progress.close()
+    lease.check()
+    earlier = attempts.spent(folder, before=lease.attempt.number)
+    _write(folder, folder.name, spec, scale, status, reason, outcome, earlier + time.monotonic() - began)
+    lease.end(_ENDED[status], reason)
+    if status is Status.DONE:
+        checkpoint.clear(folder / "checkpoint")
+    return status
+
+
+_ENDED: Mapping[Status, Ended] = {Status.DONE: "done", Status.FAILED: "failed", Status.BLOCKED: "blocked"}
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def record_death(run_id: str, place: Place, scale: str, reason: str) -> None:
+    """Record that a run failed which could not say so itself: its process is gone, for good.
+
+    Only where nobody is at it: raises Held otherwise. What is finished stays finished.
+    """
     folder = place.runs / run_id
-    with FileLock(folder / ".lock"):
-        spec = load_spec(folder)
-        _write(folder, run_id, spec, scale, Status.FAILED, reason, Outcome(), 0.0)
+    lease = claim(folder)
+    if is_done(folder):
+        lease.end("done")
+        return
+    spec = load_spec(folder)
+    _write(
+        folder,
+        run_id,
+        spec,
+        scale,
+        Status.FAILED,
+        reason,
+        Outcome(),
+        attempts.spent(folder, before=lease.attempt.number),
+    )
+    lease.end("failed", reason)
+
+
+@cache
+def _code() -> provenance.Revision:
+    """The code this process runs: the commit when its first run began, whatever is checked out or edited later."""
+    return provenance.revision(ROOT)
 
 
 def _stage(spec: Spec) -> str:
     return spec.task if isinstance(spec, TransferSpec) else SHOWN_STAGES[spec.kind]
 
 
-def _blocked(spec: Spec, place: Place) -> str:
+def parents(folder: Path) -> list[str]:
+    """The runs that a run needs."""
+    spec = load_spec(folder)
+    named = ("encoder", "text_lm") if isinstance(spec, TransferSpec) else ()
+    return [spec.inputs[name] for name in named if name in spec.inputs]
+
+
+def _blocked(folder: Path, place: Place) -> str:
     """Why a run cannot start: a parent without a finished record."""
-    parents = [spec.inputs[name] for name in ("encoder", "text_lm") if name in spec.inputs] if _transfers(spec) else []
-    for parent in parents:
+    for parent in parents(folder):
         path = place.runs / parent / record.RECORD_FILE
         if not path.exists():
             return f"{parent} has not been run"
@@ -95,14 +156,10 @@ def _blocked(spec: Spec, place: Place) -> str:
     return ""
 
 
-def _transfers(spec: Spec) -> bool:
-    return isinstance(spec, TransferSpec)
-
-
 def _write(
     folder: Path, run_id: str, spec: Spec, scale: str, status: Status, reason: str, outcome: Outcome, seconds: float
 ) -> None:
-    code, parts = provenance.revision(ROOT), Written.load(folder)
+    code, parts = _code(), Written.load(folder)
     finite = {key: value for key, value in outcome.metrics.items() if math.isfinite(value)}
     not_finite = {key: f"it is {value}" for key, value in outcome.metrics.items() if key not in finite}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,8 +1,20 @@
-"""What a run found out, before it is written down."""
+"""What a run is given by its owner, and what it finds out before that is written down."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from experiments.running.progress import Progress
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A run folder that belongs to this process."""
+
+    folder: Path
+    progress: Progress
+    may_write: Callable[[], None]  # raises LeaseLost where it belongs to another by now
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,16 +9,16 @@ import torch
 from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import Size
 from data.images import ImageTransform
+from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec
 from experiments.running import checkpoint, cost
 from experiments.running.empty_terms import EmptyTerm
 from experiments.running.fit import Cadence, fit
-from experiments.running.outcome import Outcome
+from experiments.running.outcome import Outcome, Owned
 from experiments.running.probe import visual_use
-from experiments.running.progress import Progress
 from experiments.running.training import device, groups_of, optimisation_of
-from experiments.running.world import Place, Pretraining, save_encoder
+from experiments.running.world import Pretraining, save_encoder
 from objectives import registry as objectives
 
 logger = logging.getLogger(__name__)
@@ -27,12 +26,12 @@ logger = logging.getLogger(__name__)
 PROBE_IMAGES = 128
 
 
-def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress) -> Outcome:
+def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     """Train an encoder from the initial weights every row of that seed shares; leaves encoder.safetensors."""
     size: Size = from_plain(Size, spec.model, "model")
     vision = build_vision(size, spec.seed)
     if spec.objective is None or spec.optim is None:
-        save_encoder(folder, vision)
+        save_encoder(run.folder, vision)
         return Outcome()
     cls = objectives.get(spec.objective.name)
     config = from_plain(cls.Config, spec.objective.config, f"objective {spec.objective.name}")
@@ -41,9 +40,9 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
     language = build_language(size, special.vocab_size, spec.seed)
     with init_stream(spec.seed, "init", "objective", spec.objective.name):
         objective = cls(config, vision, language, special).to(device())
-    found = checkpoint.newest(folder / "checkpoint")
+    found = checkpoint.newest(run.folder / "checkpoint")
     if found is None:
-        progress.write(note="preparing")
+        run.progress.write(note="preparing")
         objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
     else:
         checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
@@ -60,8 +59,7 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
     loader = source.loader()
     try:
         last = fit(
-            objective, loader, groups, optimisation, folder=folder, seed=spec.seed, progress=progress, probe=probe,
-            cadence=Cadence(),
+            objective, loader, groups, optimisation, run=run, seed=spec.seed, probe=probe, cadence=Cadence(),
         )  # fmt: skip
     except EmptyTerm as error:
         layouts = " and ".join(layout.value for layout in cls.layouts_for(config)) or "images only"
@@ -69,7 +67,8 @@ def pretrain(spec: PretrainSpec, place: Place, folder: Path, progress: Progress)
             f"{error}: {spec.objective.name} reads {loader.corpus.name} as {layouts}; choose another corpus or layout, "
             f"or set the term's weight to 0"
         ) from None
-    save_encoder(folder, objective.vision)
+    run.may_write()
+    save_encoder(run.folder, objective.vision)
     return Outcome(
         metrics=last,
         unavailable=unavailable,

@@ -7,9 +7,7 @@ without images.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import nn
 
 from backbones.build import init_stream
@@ -17,18 +15,18 @@ from backbones.lm import LanguageModel
 from backbones.masks import causal
 from backbones.sizes import LanguageSize
 from data.batch import Rows, TokenType
-from data.collate import pad_rows
 from data.document import Bad, Corpus
-from data.render import Row
+from data.loading.collate import pad_rows
+from data.loading.render import Row
 from data.seeds import generator
 from data.tokenizer import Tokenizer
+from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import TextLmSpec
 from experiments.running.fit import fit
-from experiments.running.outcome import Outcome
-from experiments.running.progress import Progress
+from experiments.running.outcome import Outcome, Owned
 from experiments.running.training import device, groups_of, optimisation_of
-from experiments.running.world import Place, open_source, tokenizer_for
+from experiments.running.world import open_source, save_module, tokenizer_for
 from objectives.functional import TEXT_TARGETS, Losses, token_nll
 
 LANGUAGE_FILE = "language.safetensors"
@@ -83,7 +81,7 @@ class TextStream:
         return row
 
 
-def text_lm(spec: TextLmSpec, place: Place, folder: Path, progress: Progress) -> Outcome:
+def text_lm(spec: TextLmSpec, place: Place, run: Owned) -> Outcome:
     """Train the captioning language model; leaves language.safetensors."""
     size: LanguageSize = from_plain(LanguageSize, spec.model, "model")
     tokenizer = tokenizer_for(place, spec.tokenizer)
@@ -93,8 +91,9 @@ def text_lm(spec: TextLmSpec, place: Place, folder: Path, progress: Progress) ->
     longest = min(TEXT_LENGTH, size.positions)
     stream = TextStream(corpus, tokenizer, steps=spec.steps, batch=spec.batch, longest=longest, seed=spec.seed)
     groups = groups_of(module, spec.optim)
-    last = fit(module, stream, groups, optimisation_of(spec.optim), folder=folder, seed=spec.seed, progress=progress)
-    save_file(module.language.state_dict(), folder / LANGUAGE_FILE)
+    last = fit(module, stream, groups, optimisation_of(spec.optim), run=run, seed=spec.seed)
+    run.may_write()
+    save_module(run.folder / LANGUAGE_FILE, module.language)
     return Outcome(metrics=last, data_digest=corpus.digest)
 
 

@@ -1,7 +1,5 @@
 """Transfer: one task's head on a frozen encoder, trained once and scored on all of its test sets."""
 
-from pathlib import Path
-
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -13,15 +11,15 @@ from backbones.sizes import LanguageSize, Size
 from data.batch import Split
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_task
+from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec, TextLmSpec, TransferSpec, load_spec
 from experiments.running.fit import Optimisation, fit
 from experiments.running.optim import Group
-from experiments.running.outcome import Outcome
-from experiments.running.progress import Progress
+from experiments.running.outcome import Outcome, Owned
 from experiments.running.text_lm import LANGUAGE_FILE
 from experiments.running.training import decided, device
-from experiments.running.world import Place, load_encoder, open_split, tokenizer_for
+from experiments.running.world import load_encoder, open_split, tokenizer_for
 from results.schema import BLIND, metric_key
 from transfer import registry as tasks
 from transfer.base import TextModel
@@ -30,7 +28,7 @@ from transfer.freeze import frozen_transfer, unchanged
 from transfer.stream import FeatureStream
 
 
-def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress) -> Outcome:
+def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
     """Train one task's head on an encoder's cached features, or on none, and score it on all of its test sets."""
     encoder = None if spec.mode == BLIND else load_encoder(place, spec.inputs["encoder"])
     frozen = nn.Module() if encoder is None else encoder.module.to(device())
@@ -44,7 +42,7 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
     def features(split: Split) -> FeatureSplit:
         return no_tokens(split) if encoder is None else extract(encoder, split, cache, precision=precision)
 
-    progress.write(note="features")
+    run.progress.write(note="features")
     train = features(open_split(place, data.train, training=True))
     head = task.head(train, spec.seed).to(device())
     groups: list[Group] = [
@@ -65,12 +63,12 @@ def transfer(spec: TransferSpec, place: Place, folder: Path, progress: Progress)
         precision=precision,
     )
     with unchanged(frozen):
-        fit(head, stream, groups, optimisation, folder=folder, seed=spec.seed, progress=progress)
+        fit(head, stream, groups, optimisation, run=run, seed=spec.seed)
 
     outcome = Outcome(parent=spec.inputs.get("encoder"), data_digest=train.split.digest[:16])
     outcome.images_seen = 0 if encoder is None else stream.images
     for name in data.tests:
-        progress.write(note=f"scoring {name}")
+        run.progress.write(note=f"scoring {name}")
         test = features(open_split(place, name, training=False))
         with torch.autocast(device(), torch.bfloat16, enabled=precision == "bf16"):
             found = task.evaluate(head, test)

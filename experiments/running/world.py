@@ -5,48 +5,37 @@ embedded corpus comes in by the same door as a user's own.
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from backbones.build import build_vision
 from backbones.sizes import Size
 from backbones.vit import VisionEncoder
-from data import downstream
 from data.batch import Batch, Split
 from data.corpora import open_corpus
 from data.document import Bad, Corpus
 from data.errors import CorpusError
-from data.held_out import SHARE, split
 from data.images import Centred, ImageTransform
-from data.loader import Loader
-from data.mmc4 import Mmc4Corpus, Mmc4Pairs
-from data.select import Rules, choose_images
+from data.loading.held_out import SHARE, split
+from data.loading.loader import Loader
+from data.loading.select import Rules, choose_images
+from data.readers import downstream
+from data.readers.mmc4 import Mmc4Corpus
+from data.readers.mmc4_pair import Mmc4Pairs
 from data.tokenizer import Tokenizer
-from experiments.configuration.config import DataConfig
 from experiments.configuration.corpora import get_corpus
+from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import CorpusSpec, PretrainSpec, load_spec
 from objectives.base import Objective
 from transfer.encoder import Encoder
 
 ENCODER_FILE = "encoder.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """This machine: where runs are kept and where data lies."""
-
-    runs: Path
-    data: DataConfig
-
-    @property
-    def shared(self) -> Path:
-        """What several runs use and any of them may make: tokenizers, indexes of shards, features."""
-        return self.runs / "shared"
 
 
 def open_source(place: Place, field: str) -> Corpus:
@@ -157,9 +146,14 @@ class Pretraining:
 
 def save_encoder(folder: Path, vision: VisionEncoder) -> None:
     """Write the encoder of a run; its size is in the run's spec."""
-    partial = folder / f".{ENCODER_FILE}.partial"
-    save_file({name: t.detach().cpu().contiguous() for name, t in vision.state_dict().items()}, partial)
-    partial.replace(folder / ENCODER_FILE)
+    save_module(folder / ENCODER_FILE, vision)
+
+
+def save_module(path: Path, module: nn.Module) -> None:
+    """Write the tensors of a module; the file appears under its name when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    save_file({name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}, partial)
+    partial.replace(path)
 
 
 def load_encoder(place: Place, run_id: str) -> Encoder:

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 from tar_helpers import write_shards
 
-from data import mmc4
 from data.corpora import PEAK_LEARNING_RATE, detect, open_corpus
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage, CorpusError
 from data.images import open_image
-from data.laion import split_name
-from data.mmc4 import Mmc4Pairs
+from data.readers import mmc4, zips
+from data.readers.laion import split_name
+from data.readers.mmc4_pair import Mmc4Pairs
 
 
 def png(colour="red") -> bytes:
@@ -466,7 +466,7 @@ def test_a_hostile_or_broken_zip_is_one_bad_document(tmp_path, monkeypatch, spoi
     line = page(["x" * 300_000 if spoil == "bomb" else random.Random(0).randbytes(3000).hex()])
     path = zipped(write_mmc4(tmp_path, [line]))
     if spoil == "large":
-        monkeypatch.setattr(mmc4, "MAX_ZIP_MEMBER", 1000)
+        monkeypatch.setattr(zips, "MAX_ZIP_MEMBER", 1000)
     if spoil == "junk":
         path.write_bytes(b"not a zip")
     if spoil == "two":
@@ -486,7 +486,7 @@ def test_a_hostile_or_broken_zip_is_one_bad_document(tmp_path, monkeypatch, spoi
 def test_a_document_shard_that_vanishes_is_counted(tmp_path):
     plain, packed = write_mmc4(tmp_path, [page()], 0), zipped(write_mmc4(tmp_path, [page()], 1))
     corpus = open_corpus(tmp_path)
-    mmc4._unzip = mmc4._Unzipped(1)
+    mmc4.unzip = zips.Unzipped(1)
     plain.unlink()
     packed.unlink()
     assert [document.cause for document in read(corpus)] == [Cause.MISSING_SHARD] * 2

@@ -22,12 +22,13 @@ from experiments.running.fit import (
     Cadence,
     NonFiniteLoss,
     Optimisation,
-    Stopped,
     fit,
     learning_rate,
 )
 from experiments.running.optim import parameter_groups
+from experiments.running.outcome import Owned
 from experiments.running.progress import Progress
+from experiments.running.stopping import SIGNALS, Stopped
 from objectives.functional import Losses, Term
 
 STEPS = 20
@@ -117,9 +118,12 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     module = module or Small()
     groups = parameter_groups(module, lr=0.05, weight_decay=0.1, matrices="muon")
-    progress = Progress(folder, "test")
-    fit(module, stream or Numbered(), groups, PLAN, folder=folder, seed=3, progress=progress, cadence=cadence)
+    fit(module, stream or Numbered(), groups, PLAN, run=owned(folder), seed=3, cadence=cadence)
     return module
+
+
+def owned(folder: Path) -> Owned:
+    return Owned(folder, Progress(folder, "test"), may_write=lambda: None)
 
 
 def stopped_at(step: int, number: signal.Signals = signal.SIGTERM) -> Callable[[int], None]:
@@ -156,7 +160,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, 
 
 
 @pytest.mark.parametrize("kind", [Numbered, Counted])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("step", [0, 1, 7, STEPS - 2])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     tmp_path: Path, uninterrupted: tuple[nn.Module, bytes], kind: type[Numbered], number: signal.Signals, step: int
@@ -210,28 +214,24 @@ def test_without_a_checkpoint_a_killed_run_starts_again(tmp_path: Path, uninterr
 def test_other_random_draws_would_be_noticed(tmp_path: Path, uninterrupted: tuple[nn.Module, bytes]) -> None:
     module = Small()
     groups = parameter_groups(module, lr=0.05, weight_decay=0.1, matrices="muon")
-    fit(module, Numbered(), groups, PLAN, folder=tmp_path, seed=4, progress=Progress(tmp_path, "test"))
+    fit(module, Numbered(), groups, PLAN, run=owned(tmp_path), seed=4)
     assert not same(module, uninterrupted[0])  # only dropout depends on the seed here
 
 
 def test_handlers_are_given_back(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(number) for number in SIGNALS]
     train(tmp_path)
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 # ---- checkpoints on disk
 
 
 def two_checkpoints(folder: Path) -> Path:
-    """Checkpoints of steps 5 and 9, as after a kill between writing one and dropping the other; their folder."""
-    with pytest.raises(Stopped):
-        train(folder, Numbered(stopped_at(4)))
-    kept = folder / "kept"
-    shutil.copytree(folder / "checkpoint" / "step-000000005", kept)
+    """Checkpoints of steps 8 and 9; their folder."""
     with pytest.raises(Stopped):
         train(folder, Numbered(stopped_at(8)))
-    kept.rename(folder / "checkpoint" / "step-000000005")
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == ["step-000000008", "step-000000009"]
     return folder / "checkpoint"
 
 
@@ -258,7 +258,7 @@ def test_a_broken_checkpoint_is_passed_over_for_an_older_one(
     checkpoints = two_checkpoints(tmp_path)
     BROKEN[how](checkpoints / "step-000000009")
     found = checkpoint.newest(checkpoints)
-    assert found is not None and found.step == 5
+    assert found is not None and found.step == 8
     assert same(train(tmp_path), uninterrupted[0])
     assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted[1]
 
@@ -268,11 +268,13 @@ def test_what_lies_beside_a_checkpoint_is_ignored_and_removed(tmp_path: Path) ->
     partial = checkpoints / ".step-000000012.partial"
     shutil.copytree(checkpoints / "step-000000009", partial)  # complete, but never given its name
     (checkpoints / "notes.txt").write_text("not ours")
+    for name in ("step-best", "step-", "tmp", "step-000000099"):  # of which none is a checkpoint
+        (checkpoints / name).mkdir()
     found = checkpoint.newest(checkpoints)
     assert found is not None and found.step == 9
     with pytest.raises(Stopped):
         train(tmp_path, Numbered(stopped_at(13)))
-    assert [path.name for path in checkpoints.glob("*step*")] == ["step-000000014"]
+    assert sorted(path.name for path in checkpoints.glob("*step*")) == ["step-000000013", "step-000000014"]
     assert not partial.exists()
 
 
@@ -294,7 +296,7 @@ def test_a_pickle_in_the_place_of_tensors_is_not_run(tmp_path: Path) -> None:
     checkpoints = two_checkpoints(tmp_path)
     torch.save(Payload(), checkpoints / "step-000000009" / "tensors.safetensors")
     found = checkpoint.newest(checkpoints)
-    assert found is not None and found.step == 5
+    assert found is not None and found.step == 8
     assert not (tmp_path / "ran").exists()
 
 
@@ -315,9 +317,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
         patch.setattr(checkpoint, "save_file", full)
         with pytest.raises(OSError, match="No space left"):
             train(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == [
-        "step-000000005"
-    ]  # and no part that fills it
+    kept = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())
+    assert kept == ["step-000000004", "step-000000005"]  # and no part that fills the disk
     assert same(train(tmp_path), uninterrupted[0])
 
 

@@ -18,7 +18,7 @@ from data.toyworld.spec import ToyworldSpec
 from experiments.configuration.config import RunConfig
 from experiments.configuration.overrides import ConfigError, apply, parse
 from experiments.configuration.recipe import STATED, get_scale
-from experiments.launching.launch import ordered
+from experiments.launching.machine import ordered
 from experiments.planning import plan as planning
 from experiments.planning.catalogue import Catalogue, Suite
 from experiments.planning.fairness import FairnessError, Resolved, undeclared_differences

@@ -1,6 +1,7 @@
 """Pre-training through `lifecycle.execute`, on a very small corpus: exact continuation, and equal footing."""
 
 import json
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,16 @@ import torch
 from sweep_helpers import BUDGET, small_place
 from sweep_helpers import plan_pretraining as plan
 
-from data import held_out
 from data.batch import Batch
-from data.loader import Loader
+from data.loading import held_out
+from data.loading.loader import Loader
+from experiments.configuration.place import Place
 from experiments.running import fit, lifecycle, outcome, pretrain
 from experiments.running.fit import Cadence, Stopped
 from experiments.running.lifecycle import execute
-from experiments.running.world import ENCODER_FILE, Place
+from experiments.running.world import ENCODER_FILE
 from objectives.registry import available, get
-from results import record
+from results import provenance, record
 from results.schema import Row, Status
 
 SIX_STEPS = tuple(change for change in BUDGET if not change.startswith("pretrain.images")) + (
@@ -59,7 +61,7 @@ class StopAfter:
             result = original(*arguments)
             if arguments[-1] in steps:
                 steps.remove(arguments[-1])
-                fit.signal.raise_signal(fit.signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             return result
 
         patch.setattr(fit, "_step", step)
@@ -238,3 +240,22 @@ def test_a_metric_that_is_not_finite_is_unavailable_and_the_run_is_not_lost(
     monkeypatch.setitem(lifecycle._RUNNERS, "pretrain", lambda *_: outcome.Outcome(metrics=metrics))
     found = done(place, run_id)
     assert found.metrics == {"std_ratio": 0.5} and found.unavailable == {"rankme": "it is nan"}
+
+
+def test_a_record_names_the_commit_the_run_began_with(
+    tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = small_place(corpora, tmp_path)
+    run_id = plan(place, Row(label="Random", objective=None, data="mmc4", control=True))
+    commits = ["a" * 40]
+    lifecycle._code.cache_clear()
+    monkeypatch.setattr(provenance, "revision", lambda root: provenance.Revision(commits[-1], False))
+
+    def work(*_: object) -> outcome.Outcome:
+        commits.append("b" * 40)  # somebody commits while the run is at work
+        return outcome.Outcome()
+
+    monkeypatch.setitem(lifecycle._RUNNERS, "pretrain", work)
+    found = done(place, run_id)
+    lifecycle._code.cache_clear()
+    assert found.commit == "a" * 40

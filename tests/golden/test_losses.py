@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_helpers import FILE, STEPS, corpus_digest, curve, golden_place
 
-from experiments.running.world import Place
+from experiments.configuration.place import Place
 from objectives.registry import available
 
 GOLDEN = json.loads(FILE.read_text())

@@ -18,7 +18,7 @@ import numpy as np
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
-from data.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
@@ -46,7 +46,7 @@ class LaionCorpus:
         """Index the shards.
 
         Args:
-            shards: the tar files, see `data.index.list_shards`.
+            shards: the tar files, see `data.readers.index.list_shards`.
             name: prefix of every doc_id.
             caption_key: take the caption from this field of the .json ("top_caption" for LAION-COCO) instead of .txt.
             cache: folder for the index; without it every start reads all tar headers again.

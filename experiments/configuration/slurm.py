@@ -1,0 +1,35 @@
+"""What sbatch is asked for. Nothing of it changes a result, so nothing of it enters a run's hash."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmConfig:
+    """Settings of `--launcher slurm`, under sbatch's own names; none leaves it to the cluster."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gres: str | None = None  # gpu:1
+    constraint: str | None = None
+    exclude: str | None = None
+    time: int = 24 * 60  # minutes of one job; a run that needs longer is requeued and goes on
+    mem_gb: float | None = None
+    cpus_per_task: int | None = None  # none: as many as a run has threads
+    signal_seconds: int = 120  # between the warning and the end of a job: one step and one checkpoint
+    array_parallelism: int = 256  # tasks of an array at once
+    srun_args: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()  # shell lines before Python: module load cuda
+
+    def __post_init__(self) -> None:
+        for name in ("time", "signal_seconds", "array_parallelism"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"slurm.{name} must be at least 1, got {getattr(self, name)}")
+        if self.signal_seconds >= 60 * self.time:
+            raise ValueError(
+                f"slurm.signal_seconds is {self.signal_seconds}, which leaves nothing of slurm.time, {self.time} min"
+            )
+        for name in ("mem_gb", "cpus_per_task"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"slurm.{name} must be positive, or none, got {value}")

@@ -1,0 +1,183 @@
+"""The launcher `slurm`: an array of jobs for each stage through submitit, and one that writes the tables.
+
+It returns at once. Arrays depend on those of the stages before by `afterany`: a failed row neither holds up the others
+nor leaves a job pending for ever, and a transfer whose parent failed records itself as blocked. What is submitted
+stands in the run folders, so the same command again submits what is missing and nothing twice, whatever happened in
+between: an array is announced in a file before sbatch is called, and its name is asked for in the queue wherever the
+answer got lost.
+"""
+
+import json
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from experiments.launching import queue, states
+from experiments.launching.machine import Launched, Machine
+from experiments.launching.queue import Job, SlurmError
+from experiments.launching.states import COLLATE, UNDER_WAY, Submission, look
+from experiments.launching.task import Collate, Task
+from experiments.launching.worker import environment
+from experiments.planning.specs import PlannedRun, TransferSpec
+from experiments.running.attempts import Held, claim
+from results.record import write_atomic
+
+logger = logging.getLogger(__name__)
+
+REQUEUES = 1_000_000  # submitit gives up after so many; here nobody does
+
+
+def slurm(runs: Sequence[PlannedRun], machine: Machine) -> Launched:
+    """Submit what is not under way. Raises SlurmError where SLURM does not answer, after a few tries."""
+    folder = machine.place.shared / "slurm"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is pickled there is run by whoever reads it
+    try:
+        lease = claim(folder)
+    except Held as held:
+        raise SlurmError(f"another sweep is submitting: {held}; try again in a moment") from None
+    with lease.beating():
+        submitter = _Submitter(folder, machine)
+        try:
+            submitter.recover()
+            submitter.submit(runs)
+        finally:
+            lease.end("stopped", "submitted")
+    return "submitted"
+
+
+class _Submitter:
+    """What one call of the launcher keeps."""
+
+    def __init__(self, folder: Path, machine: Machine) -> None:
+        self.folder, self.machine = folder, machine
+        self.jobs: Mapping[str, Job] = queue.mine()
+        self.state = folder / f"machine-{machine.sweeps[0]}.json"
+        write_atomic(self.state, json.dumps(machine.to_plain(), indent=1) + "\n")
+
+    def submit(self, runs: Sequence[PlannedRun]) -> None:
+        """Submit what is not under way, stage by stage, and the writing of the tables after all of it."""
+        seen = {run.run_id: look(self._run(run.run_id), self.jobs) for run in runs}
+        missing = {run_id for run_id, each in seen.items() if each.state not in UNDER_WAY}
+        for run in runs:
+            queued = seen[run.run_id].queued
+            # It waits for a parent that is gone, and would record itself as blocked before the new one is done.
+            if queued is not None and queued.state == "PENDING" and not missing.isdisjoint(run.needs):
+                queue.cancel([queued.job])
+                missing.add(run.run_id)
+        size = queue.max_array() if missing else 1
+        for stage, members in _stages([run for run in runs if run.run_id in missing]):
+            for first in range(0, len(members), size):
+                chunk = members[first : first + size]
+                needed = [parent for run in chunk for parent in run.needs]
+                tasks = [Task(str(self.state), run.run_id) for run in chunk]
+                self._submit(stage, tasks, [self._run(run.run_id) for run in chunk], self._arrays(needed))
+        self._submit_collate([run.run_id for run in runs], bool(missing))
+        said = f"{len(missing)} runs submitted" if missing else "nothing submitted"
+        others = f", {len(runs) - len(missing)} were under way" if len(missing) < len(runs) else ""
+        print(f"{said}{others}; python -m experiments.status {self.machine.sweeps[0]}", file=sys.stderr)
+
+    def _submit_collate(self, run_ids: Sequence[str], new: bool) -> None:
+        """The writing of the tables; one of an earlier command does not wait for what is new."""
+        folder = self.folder / COLLATE / self.machine.sweeps[0]
+        before = states.submitted(folder)
+        if before is not None and before.job in self.jobs:
+            if not new:
+                return
+            queue.cancel([before.job])
+        collate = Collate(str(self.state), self.machine.sweeps, self.machine.command)
+        self._submit(COLLATE, [collate], [folder], self._arrays(run_ids))
+
+    def _submit(
+        self, stage: str, tasks: Sequence[Callable[[], None]], folders: Sequence[Path], needs: Sequence[str]
+    ) -> None:
+        """One array, announced before and written down after."""
+        name = f"{self.machine.sweeps[0]}-{stage}-{uuid.uuid4().hex[:6]}"
+        announced = self.folder / "announced" / f"{name}.json"
+        write_atomic(announced, json.dumps([str(folder) for folder in folders]))
+        for wait in (*queue.WAITS, None):
+            try:
+                jobs = self._executor(name, needs).submit_array(list(tasks))
+                break
+            except (FailedJobError, FailedSubmissionError) as error:
+                said = str(error).strip().splitlines()[-1]
+                # It may have arrived all the same. Its pickles are not where it looks for them: it cannot run.
+                queue.cancel([job.job for job in queue.mine().values() if job.name == name])
+                if wait is None:
+                    announced.unlink()
+                    raise SlurmError(f"sbatch failed: {said}") from None
+                logger.warning("sbatch: %s; trying again", said)
+                time.sleep(wait)
+        self._note([job.job_id for job in jobs], folders)
+        announced.unlink()
+
+    def _note(self, jobs: Sequence[str], folders: Sequence[Path]) -> None:
+        for job, folder in zip(jobs, folders, strict=True):
+            states.submit(folder, Submission(job, self.machine.sweeps[0], time.time()))
+        self.jobs = queue.mine()
+
+    def recover(self) -> None:
+        """Arrays of a command that died between sbatch and writing it down: taken over, or ended if they cannot run."""
+        for announced in sorted((self.folder / "announced").glob("*.json")):
+            folders = [Path(path) for path in json.loads(announced.read_text())]
+            found = [job.job for job in self.jobs.values() if job.name == announced.stem]
+            array = next((job.partition("_")[0] for job in found), "")
+            jobs = [f"{array}_{index}" if len(folders) > 1 else array for index in range(len(folders))]
+            whole = array and all(self._pickle(job).exists() for job in jobs)
+            if whole:
+                self._note(jobs, folders)
+            else:
+                queue.cancel(found)
+            announced.unlink()
+
+    def _executor(self, name: str, needs: Sequence[str]) -> submitit.SlurmExecutor:
+        made, asked = self.machine.slurm, {}
+        for key in ("partition", "account", "qos", "gres", "constraint", "exclude"):
+            if getattr(made, key) is not None:
+                asked[key] = getattr(made, key)
+        if made.mem_gb is not None:
+            asked["mem"] = f"{round(1024 * made.mem_gb)}M"
+        if needs:
+            asked["dependency"] = "afterany:" + ":".join(needs)
+        executor = submitit.SlurmExecutor(folder=self.folder / "jobs", max_num_timeout=REQUEUES)
+        exported = [f"export {key}={value}" for key, value in environment(self.machine.threads).items()]
+        executor.update_parameters(
+            job_name=name,
+            time=made.time,
+            ntasks_per_node=1,
+            cpus_per_task=made.cpus_per_task or self.machine.threads,
+            signal_delay_s=made.signal_seconds,
+            array_parallelism=made.array_parallelism,
+            srun_args=list(made.srun_args),
+            setup=[*exported, *made.setup],
+            additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"},
+            **asked,
+        )
+        return executor
+
+    def _arrays(self, run_ids: Sequence[str]) -> list[str]:
+        """The arrays in the queue that these runs are tasks of."""
+        found = [states.submitted(self._run(run_id)) for run_id in run_ids]
+        held = [each.job.partition("_")[0] for each in found if each is not None and each.job in self.jobs]
+        return list(dict.fromkeys(held))
+
+    def _pickle(self, job: str) -> Path:
+        return submitit.core.utils.JobPaths(self.folder / "jobs", job_id=job).submitted_pickle
+
+    def _run(self, run_id: str) -> Path:
+        return self.machine.place.runs / run_id
+
+
+def _stages(runs: Sequence[PlannedRun]) -> Iterator[tuple[str, list[PlannedRun]]]:
+    """Runs by what they need: those that need none, then the transfers of each task, in the order of their parents."""
+    stages: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        stages.setdefault(run.spec.task if isinstance(run.spec, TransferSpec) else "pretrain", []).append(run)
+    order = {run.run_id: place for place, run in enumerate(runs)}
+    for stage, members in sorted(stages.items(), key=lambda each: bool(each[1][0].needs)):
+        yield stage, sorted(members, key=lambda run: [order.get(parent, -1) for parent in run.needs])

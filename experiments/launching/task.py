@@ -1,0 +1,124 @@
+"""What a SLURM job runs: one run of a sweep, or the writing of its tables.
+
+The callables hold names only. After a node failure SLURM runs the original pickle again (facebookresearch/fairchem
+#1016), so nothing about progress may be in it: what was done stands in the run folders. They have a `checkpoint`,
+without which submitit would not requeue a job that is warned before they are in charge of signals.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from submitit.core.utils import DelayedSubmission
+
+from experiments.launching import queue
+from experiments.launching.machine import Machine
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0
+
+
+def job_id() -> str:
+    """Of this process: 12, or 12_3 for a task of an array, which is what may be requeued alone."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run."""
+
+    machine: str  # path of the machine's JSON (experiments/launching/machine.py)
+    run_id: str
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What is requeued: the same."""
+        return DelayedSubmission(self)
+
+    def __call__(self) -> None:
+        """Do the run; asked to stop, save it and let the job run again. Exits with 1 then, or the job would be over."""
+        import torch  # here and below: submitting needs none of it
+
+        from experiments.running.stopping import Stopped, stoppable
+        from objectives.registry import add_folder
+
+        machine = Machine.from_plain(json.loads(Path(self.machine).read_text()))
+        log = (
+            machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{os.environ.get('SLURM_RESTART_COUNT', '0')}.log"
+        )
+        log.parent.mkdir(exist_ok=True)
+        handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(log)]
+        form = "%(asctime)s %(name)s: %(message)s"
+        logging.basicConfig(level=logging.INFO, format=form, handlers=handlers, force=True)
+        logger.info("job %s on %s: %s", job_id(), os.uname().nodename, self.run_id)
+        if machine.objectives is not None:
+            add_folder(machine.objectives)
+        torch.set_num_threads(machine.threads)
+        try:
+            with stoppable():
+                self._do(machine, log)
+        except Stopped as stopped:
+            logger.info("%s", stopped)
+            _again()
+
+    def _do(self, machine: "Machine", log: Path) -> None:
+        from experiments.launching.states import look
+        from experiments.running.attempts import Held, LeaseLost
+        from experiments.running.lifecycle import execute, parents
+
+        folder = machine.place.runs / self.run_id
+        for parent in parents(folder):  # one that another sweep does has no job to depend on
+            while look(machine.place.runs / parent, {}).state == "running":
+                time.sleep(POLL_SECONDS)
+        while True:
+            try:
+                execute(self.run_id, machine.place, machine.scale, job=job_id(), log=str(log))
+                return
+            except LeaseLost as lost:
+                logger.warning("%s", lost)
+                return
+            except Held as held:  # perhaps on a node that SLURM takes for dead: wait until it ends, or beats no more
+                logger.info("waiting: %s", held)
+                time.sleep(POLL_SECONDS)
+
+
+def _again() -> None:
+    """Let this job run again, unless somebody has cancelled it; ends the process."""
+    try:
+        if queue.is_cancelled(job_id()):
+            logger.info("job %s was cancelled", job_id())
+        else:
+            queue.requeue(job_id())
+    except queue.SlurmError as error:  # SLURM requeues a preempted job by itself; otherwise the next sweep submits it
+        logger.warning("%s", error)
+    sys.exit(1)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """The tables, from whatever the runs of a sweep came to."""
+
+    machine: str
+    sweeps: tuple[str, ...]  # names of manifests
+    command: tuple[str, ...]  # arguments of experiments.sweep
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What is requeued: the same."""
+        return DelayedSubmission(self)
+
+    def __call__(self) -> None:
+        """Record what became of runs that could not say so themselves, then write the tables."""
+        from experiments.launching import manifest
+        from experiments.launching.reconcile import settle
+
+        machine = Machine.from_plain(json.loads(Path(self.machine).read_text()))
+        for name in self.sweeps:
+            settle(manifest.read(machine.place.runs, name).run_ids, machine.place, machine.scale, queue.mine())
+        command = [sys.executable, "-m", "experiments.sweep", *self.command, "--collate"]
+        sys.exit(subprocess.run(command, check=False).returncode)

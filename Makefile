@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help table1 test check format setup clean
+.PHONY: help table1 test check mutate format setup clean
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -19,6 +19,9 @@ check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about a min
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+mutate: $(VENV)/.ready  ## break each property of the objectives once: a test must notice (5 to 10 minutes, not in CI)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 format: $(VENV)/.ready  ## let ruff rewrite what it can
 	$(BIN)/ruff format .

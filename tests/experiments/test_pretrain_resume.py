@@ -21,7 +21,7 @@ from experiments.running.fit import Cadence, Stopped
 from experiments.running.lifecycle import execute
 from experiments.running.world import ENCODER_FILE
 from objectives.registry import available, get
-from results import record
+from results import provenance, record
 from results.schema import Row, Status
 
 SIX_STEPS = tuple(change for change in BUDGET if not change.startswith("pretrain.images")) + (
@@ -240,3 +240,22 @@ def test_a_metric_that_is_not_finite_is_unavailable_and_the_run_is_not_lost(
     monkeypatch.setitem(lifecycle._RUNNERS, "pretrain", lambda *_: outcome.Outcome(metrics=metrics))
     found = done(place, run_id)
     assert found.metrics == {"std_ratio": 0.5} and found.unavailable == {"rankme": "it is nan"}
+
+
+def test_a_record_names_the_commit_the_run_began_with(
+    tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = small_place(corpora, tmp_path)
+    run_id = plan(place, Row(label="Random", objective=None, data="mmc4", control=True))
+    commits = ["a" * 40]
+    lifecycle._code.cache_clear()
+    monkeypatch.setattr(provenance, "revision", lambda root: provenance.Revision(commits[-1], False))
+
+    def work(*_: object) -> outcome.Outcome:
+        commits.append("b" * 40)  # somebody commits while the run is at work
+        return outcome.Outcome()
+
+    monkeypatch.setitem(lifecycle._RUNNERS, "pretrain", work)
+    found = done(place, run_id)
+    lifecycle._code.cache_clear()
+    assert found.commit == "a" * 40

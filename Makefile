@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help table1 test check format setup clean
+.PHONY: help table1 test test-slurm check format setup clean
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -12,13 +12,16 @@ table1: $(VENV)/.ready  ## the whole comparison on the embedded corpus -> result
 	$(BIN)/python -m experiments.sweep table1 $(ARGS)
 
 test: $(VENV)/.ready  ## every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slurm" $(ARGS)
+
+test-slurm: $(VENV)/.ready  ## sweeps on a real SLURM, which the tests start on this machine and end
+	$(BIN)/python -m pytest -m slurm tests/slurm -rs $(ARGS)
 
 check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not slurm" $(ARGS)
 
 format: $(VENV)/.ready  ## let ruff rewrite what it can
 	$(BIN)/ruff format .

@@ -131,11 +131,11 @@ class Cluster:
 
     def stop(self) -> None:
         """End every job and daemon of this cluster."""
-        for job in self.queue():
-            self.run("scancel", "--signal=KILL", "--full", job)
-            self.run("scancel", job)
+        if jobs := list(self.queue()):
+            self.run("scancel", *jobs)
+            self.run("scancel", "--signal=KILL", "--full", *jobs)
         with contextlib.suppress(RuntimeError):
-            self._wait(lambda: not self.queue(), "scancel")
+            self._wait(lambda: not self.queue(), "scancel", seconds=20)
         for process in self.daemons.values():
             process.send_signal(signal.SIGTERM)
         for process in self.daemons.values():

@@ -4,9 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help table1 test test-slurm check format setup clean
+.PHONY: help table1 test test-slurm check mutate format setup clean
 help:  ## list the targets
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 table1: $(VENV)/.ready  ## the whole comparison on the embedded corpus -> results/tables/table1.md
 	$(BIN)/python -m experiments.sweep table1 $(ARGS)
@@ -22,6 +22,9 @@ check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about a min
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow and not slurm" $(ARGS)
+
+mutate: $(VENV)/.ready  ## break each property of the objectives once: a test must notice (5 to 10 minutes, not in CI)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 format: $(VENV)/.ready  ## let ruff rewrite what it can
 	$(BIN)/ruff format .

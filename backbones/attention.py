@@ -36,16 +36,6 @@ class Attention(nn.Module):
         query, key, value = self._split(self.to_query(x)), self._split(key), self._split(value)
         return self.to_output(attend(query, key, value, allowed).transpose(1, 2).flatten(2))
 
-    def weights(
-        self,
-        x: Float[Tensor, "b q d"],
-        context: Float[Tensor, "b k c"],
-        allowed: Bool[Tensor, "#b q k"] | None = None,
-    ) -> Float[Tensor, "b h q k"]:
-        """Attention weights of the same call, for inspection."""
-        key = self._split(self.to_key_value(context).chunk(2, dim=-1)[0])
-        return attention_weights(self._split(self.to_query(x)), key, allowed)
-
     def _split(self, x: Float[Tensor, "b q inner"]) -> Float[Tensor, "b h q e"]:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 

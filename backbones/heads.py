@@ -24,31 +24,53 @@ class Visual(NamedTuple):
     pooled: Float[Tensor, "m d"]  # p: enters the contrast, not normalised
 
 
-class Connector(nn.Module):
-    """Attention pool with a learned query, whose values and output projection also make the language model's tokens."""
+class TokenConnector(nn.Module):
+    """The value path: patches to tokens of the language model, Z = U W_o with U = LN_v(H) W_v + b_v."""
 
-    def __init__(self, vision_width: int, lm_width: int, heads: int | None = None) -> None:
-        """heads: lm_width / 64 where not given. Raises ValueError where it does not divide lm_width."""
+    def __init__(self, vision_width: int, lm_width: int) -> None:
         super().__init__()
-        self.heads = heads if heads is not None else max(1, lm_width // HEAD_WIDTH)
-        if lm_width % self.heads:
-            raise ValueError(f"language width {lm_width} is not a multiple of the connector's {self.heads} heads")
-        self.norm_query, self.norm_key, self.norm_value = (nn.LayerNorm(vision_width) for _ in range(3))
-        self.to_query, self.to_key, self.to_value = (nn.Linear(vision_width, lm_width) for _ in range(3))
+        self.norm_value = nn.LayerNorm(vision_width)
+        self.to_value = nn.Linear(vision_width, lm_width)
         self.to_output = nn.Linear(lm_width, lm_width, bias=False)
+        nn.init.zeros_(self.to_value.bias)
+
+    def values(self, patches: Float[Tensor, "m p v"]) -> Float[Tensor, "m p d"]:
+        """U, before the output projection: what the attention pool averages."""
+        return self.to_value(self.norm_value(patches))
+
+    def forward(self, patches: Float[Tensor, "m p v"]) -> Float[Tensor, "m p d"]:
+        """Z: enters the language model."""
+        return self.to_output(self.values(patches))
+
+
+class Connector(nn.Module):
+    """The value path, and an attention pool with a learned query over the same values and output projection."""
+
+    def __init__(self, vision_width: int, lm_width: int) -> None:
+        """Raises ValueError where lm_width is not a multiple of its lm_width / 64 heads."""
+        super().__init__()
+        self.heads = max(1, lm_width // HEAD_WIDTH)
+        if lm_width % self.heads:
+            raise ValueError(
+                f"language width {lm_width} is not a multiple of the connector's {self.heads} heads; "
+                f"choose a width that is a multiple of {HEAD_WIDTH}"
+            )
+        self.norm_query, self.norm_key = (nn.LayerNorm(vision_width) for _ in range(2))
+        self.to_query, self.to_key = (nn.Linear(vision_width, lm_width) for _ in range(2))
+        self.to_tokens = TokenConnector(vision_width, lm_width)
         self.query = nn.Parameter(torch.randn(vision_width))
-        for linear in (self.to_query, self.to_key, self.to_value):
+        for linear in (self.to_query, self.to_key):
             nn.init.zeros_(linear.bias)
 
     def forward(self, patches: Float[Tensor, "m p v"]) -> Visual:
         """Tokens Z = U W_o and pooled p = concat_h(A_h U_h) W_o, with U = LN_v(H) W_v (LCL `attentive.py`)."""
-        values = self.to_value(self.norm_value(patches))
+        values, to_output = self.to_tokens.values(patches), self.to_tokens.to_output
         query = self._split(self.to_query(self.norm_query(self.query)))  # [h, e]
         keys = self._split(self.to_key(self.norm_key(patches)))  # [m, p, h, e]
         scores = torch.einsum("he,mphe->mhp", query, keys) / math.sqrt(query.shape[-1])
         attention = scores.float().softmax(dim=-1).to(values.dtype)
         pooled = torch.einsum("mhp,mphe->mhe", attention, self._split(values)).flatten(1)
-        return Visual(tokens=self.to_output(values), pooled=self.to_output(pooled))
+        return Visual(tokens=to_output(values), pooled=to_output(pooled))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))

@@ -62,7 +62,6 @@ class ImageTarget(nn.Module, ABC):
     """Targets of hidden patches and the loss of a prediction of them."""
 
     kind: ClassVar[Literal["class", "regress"]]
-    external_supervision: ClassVar[bool] = False
     dim: int  # outputs of the prediction head: number of codes, or values of a patch
 
     def __init__(self, patch_size: int) -> None:

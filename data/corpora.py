@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from data.errors import CorpusError
-from data.index import list_shards
-from data.laion import LaionCorpus
-from data.mmc4 import SHARD_NAME, Mmc4Corpus, shard_number
+from data.readers.index import list_shards
+from data.readers.laion import LaionCorpus
+from data.readers.mmc4 import SHARD_NAME, Mmc4Corpus, shard_number
 
 Format = Literal["laion", "mmc4"]
 

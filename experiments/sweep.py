@@ -27,7 +27,7 @@ from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan, listing
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
-from results import publish
+from results import items, publish
 from results.record import load_all
 from results.schema import Publication, RunRecord, Status, Table
 
@@ -148,6 +148,9 @@ def sweep(options: argparse.Namespace) -> int:
     began = time.monotonic()
     if options.migrate:
         moved = rename_folders(runs, older)
+        names = {old: record.run_id for old, record in older.items()}
+        for name in published:
+            items.rename(_out(options) / "records" / f"{name}{items.SUFFIX}", names)
         published = {name: _with_names(held, older) for name, held in published.items()}
         print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
     elif not options.collate and _run(plan, records, place, config, options) == "submitted":
@@ -313,6 +316,9 @@ def _collate(
             out = options.runs
             print(f"{said} {_finished(publication)}: written to {out}, --out chooses another place", file=sys.stderr)
         publish.export(publication, out / "records")
+        if lost := items.export(table, publication, options.runs, out / "records"):
+            said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
+            print(f"{said}; their records stay", file=sys.stderr)
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

@@ -29,6 +29,10 @@ def _retrieval(dataset: str, name: str, place: str) -> tuple[Column, ...]:
     )
 
 
+# BLEU is no mean over images: its n-gram counts and lengths are summed first.
+_BLEU_COUNTS = ("bleu_correct", "bleu_guess", "bleu_length", "bleu_reference")
+
+
 def _captioning(dataset: str, name: str, split: str, place: str) -> tuple[Column, ...]:
     return tuple(
         Column(
@@ -38,6 +42,7 @@ def _captioning(dataset: str, name: str, split: str, place: str) -> tuple[Column
             task="caption",
             dataset=dataset,
             metric=metric,
+            item_scores=_BLEU_COUNTS if metric == "b4" else (),
             meaning=f"{name} {split}, {long} of generated captions, × 100",
             analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"{long} of captions of {place}, × 100")},
         )
@@ -109,6 +114,14 @@ TABLE1 = Table(
         _method("Emu", "emu", "mmc4", "Gen. + Reg.", "Emu"),
         _method("LCL", "lcl", "mmc4", "Con. + Gen.", "LCL"),
         Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True),
+        Row(
+            label="Blind (captions without an image)",
+            objective=None,
+            data="mmc4",
+            task="none",
+            mode="blind",
+            control=True,
+        ),
         Row(
             label="Supervised (labels of the same images)",
             objective="supervised",

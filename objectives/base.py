@@ -3,13 +3,14 @@
 Source: LCL paper 3.3 (visual embeddings are inserted at their positions in the sequence). Our choice: a rank without
 images encodes a dummy one, so that every rank enters every collective.
 
-Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, s image side.
+Shape letters: m images, p patches, k image slots, b rows, t tokens, d width, v vision width, s image
+side.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from backbones.lm import LanguageModel
 from backbones.special import Special
 from backbones.vit import Edit, VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
+from objectives.diagnostics import collapse, norm_ratio
 from objectives.functional import Losses
 
 
@@ -39,7 +41,14 @@ class Objective(nn.Module, ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """What can be chosen about the objective; a subclass adds its own fields."""
+        """What can be chosen about the objective; a subclass adds its own fields, closed choices as Literal."""
+
+        def __post_init__(self) -> None:
+            """Raises ValueError where a field holds none of its choices. A subclass that checks more calls it too."""
+            for name, hint in get_type_hints(type(self)).items():
+                if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                    choices = ", ".join(map(str, get_args(hint)))
+                    raise ValueError(f"{name} has no choice {getattr(self, name)!r}; choose one of {choices}")
 
     @classmethod
     def layouts_for(cls, config: Config) -> tuple[Layout, ...]:
@@ -82,7 +91,7 @@ class Objective(nn.Module, ABC):
         visual: None for layouts without slots. Raises ValueError where slots and visual tokens differ in number.
         """
         slots = rows.token_type == int(TokenType.IMG)
-        x = self.language.embed(rows.input_ids.masked_fill(slots, self.special.pad))  # <img> itself is never embedded
+        x = self.language.embed(rows.input_ids)  # what it gives for a slot is replaced below
         tokens = x.new_zeros(0, x.shape[-1]) if visual is None else visual.flatten(0, 1)
         if int(slots.sum()) != len(tokens):
             given = "no images" if visual is None else f"{visual.shape[0]} images of {visual.shape[1]} tokens"
@@ -92,6 +101,20 @@ class Objective(nn.Module, ABC):
             )
         where = slots.nonzero(as_tuple=True)
         return x.index_put(where, tokens.to(x.dtype))
+
+    def diagnose(
+        self,
+        patches: Float[Tensor, "m p v"],
+        rows: Rows | None = None,
+        visual: Float[Tensor, "m k d"] | None = None,
+    ) -> dict[str, Tensor]:
+        """What to watch of the encoder's patch tokens and, where the language model reads images, of what it reads."""
+        watch = collapse(patches)
+        if rows is not None and visual is not None and len(visual):
+            words = rows.input_ids[rows.token_type == int(TokenType.TEXT)]
+            if len(words):
+                watch["norm_ratio"] = norm_ratio(visual.flatten(0, 1), self.language.embed(words[None])[0])
+        return watch
 
     @staticmethod
     def at_boi(hidden: Float[Tensor, "b t d"], rows: Rows) -> Float[Tensor, "m d"]:

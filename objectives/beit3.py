@@ -18,7 +18,7 @@ Shape letters: m images, b rows, t tokens, p patches, n masked positions, s imag
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +26,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from backbones.heads import TokenConnector
 from backbones.image_targets import CentroidCodes, ImageTarget, Pixels, RandomCodes
 from backbones.lm import LanguageModel
 from backbones.masks import bidirectional, within
@@ -33,15 +34,13 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse
 from objectives.functional import Losses, Term, masked_token_loss
-from objectives.gather import world_size
+from objectives.gather import gather_rows, world_size
 from objectives.masking import MaskPlan, MaskRules, plan_masks
 from objectives.registry import register
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 
 TargetName = Literal["rpq_kmeans", "rpq_random", "pixel"]
 
@@ -70,8 +69,7 @@ class BEiT3(Objective):
         text_weight: float = 1.0
 
         def __post_init__(self) -> None:
-            if self.target not in get_args(TargetName):
-                raise ValueError(f"no image target {self.target!r}; choose one of {', '.join(get_args(TargetName))}")
+            super().__post_init__()
             if min(self.image_weight, self.text_weight) < 0:
                 raise ValueError(f"weights of terms are at least 0, got {self}")
 
@@ -81,6 +79,7 @@ class BEiT3(Objective):
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__(config, vision, language, special)
+        # No attention pool: it would be parameters without a gradient.
         self.connector = TokenConnector(vision.width, language.width)
         self.mask_token = nn.Parameter(trunc_normal_(torch.empty(1, 1, vision.width), std=0.02))
         self.target = _image_target(config, vision.size.patch_size)
@@ -93,7 +92,8 @@ class BEiT3(Objective):
     def prepare(self, images: Iterable[Float[Tensor, "_ 3 s s"]]) -> None:
         """Fit the image target to batches of normalised training images; call once before the first step.
 
-        Only rank 0 reads the images, the other ranks receive its codebook. A checkpoint holds the result.
+        Only rank 0 reads the images, the other ranks receive its codebook. A checkpoint holds the result. Raises
+        ValueError where ranks would predict different targets all the same: their random projections differ.
         """
         if world_size() == 1 or dist.get_rank() == 0:
             self.target.fit(self.pixels(batch) for batch in images)
@@ -101,18 +101,24 @@ class BEiT3(Objective):
             codebook = self.target.codebook.clone()
             dist.broadcast(codebook, src=0)
             self.target.set_codebook(codebook)
+        own = torch.tensor([int(self.target.fingerprint()[:15], 16)], device=self.mask_token.device)
+        if len(set(gather_rows(own)[0].tolist())) > 1:
+            raise ValueError(
+                "ranks have different image targets, so their losses could not be added; give every rank the same "
+                "configuration and the same version of torch"
+            )
 
     def forward(self, batch: Batch) -> Losses:
         """Masked image and text losses; watch: accuracies against the unigram baseline, codebook use, collapse."""
         rows = batch[Layout.INTERLEAVED]
         plan = self.plan(batch)
-        hidden, patches = self.read(batch, plan)
+        hidden, patches, tokens = self.read(batch, plan)
         image, watch = self.image_term(hidden, rows, plan, self.target.targets(self.pixels(batch.images)))
         text = masked_token_loss(hidden, rows.input_ids, plan.text, self.language.logits)
         return Losses(
             terms={"masked_image": image, "masked_text": text},
             weights={"masked_image": self.config.image_weight, "masked_text": self.config.text_weight},
-            watch={**watch, **collapse(patches.mean(dim=1))},
+            watch={**watch, **self.diagnose(patches, rows, tokens)},
         )
 
     def plan(self, batch: Batch) -> MaskPlan:
@@ -121,15 +127,19 @@ class BEiT3(Objective):
         rows = batch[Layout.INTERLEAVED]
         return plan_masks(rows, batch.doc_seed, side, self.config.masks, self.special, self.language.vocab_size)
 
-    def read(self, batch: Batch, plan: MaskPlan) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "m p v"]]:
-        """States of the language model and patch tokens of the encoder, from what the plan leaves visible."""
+    def read(
+        self, batch: Batch, plan: MaskPlan
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "m p v"], Float[Tensor, "m p d"]]:
+        """States of the language model, patch tokens of the encoder and what the language model reads of them, from
+        what the plan leaves visible."""
         rows = batch[Layout.INTERLEAVED]
         hide = plan.patches[:, :, None]
         patches = self.encode(batch.images, lambda x: torch.where(hide, self.mask_token.to(x.dtype), x))
         if not len(patches):
             patches = patches + self.mask_token  # nothing was hidden: this only keeps the token in the graph
-        inputs = self.embed(replace(rows, input_ids=plan.input_ids), self.connector(patches))
-        return self.language(inputs, allowed(rows, plan.mono), rows.position_ids), patches
+        tokens = self.connector(patches)
+        inputs = self.embed(replace(rows, input_ids=plan.input_ids), tokens)
+        return self.language(inputs, allowed(rows, plan.mono), rows.position_ids), patches, tokens
 
     def image_term(
         self, hidden: Float[Tensor, "b t d"], rows: Rows, plan: MaskPlan, targets: Tensor
@@ -158,15 +168,6 @@ class BEiT3(Objective):
         return images.to(self.image_mean.device).float() * self.image_std + self.image_mean
 
 
-class TokenConnector(nn.Sequential):
-    """The token path of `backbones.heads.Connector`; its attention pool would be parameters without a gradient here."""
-
-    def __init__(self, vision_width: int, lm_width: int) -> None:
-        values = nn.Linear(vision_width, lm_width)
-        nn.init.zeros_(values.bias)
-        super().__init__(nn.LayerNorm(vision_width), values, nn.Linear(lm_width, lm_width, bias=False))
-
-
 def allowed(rows: Rows, mono: Bool[Tensor, " b"]) -> Bool[Tensor, "b t t"]:
     """Attention within a document: all of it, or in a `mono` row each image (with its markers) and the text alone."""
     opens = (rows.token_type == int(TokenType.BOI)).cumsum(dim=1)
@@ -181,5 +182,5 @@ def _image_target(config: BEiT3.Config, patch_size: int) -> ImageTarget:
             return CentroidCodes(patch_size, config.codes, config.code_width, config.codebook_seed, config.fit_patches)
         case "rpq_random":
             return RandomCodes(patch_size, config.codes, config.code_width, config.codebook_seed)
-        case _:
+        case "pixel":
             return Pixels(patch_size)

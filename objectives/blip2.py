@@ -17,7 +17,7 @@ p patches, t tokens, d language width.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,13 +30,12 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.coca import CoCa
-from objectives.diagnostics import collapse
 from objectives.functional import Losses, matching_loss
 from objectives.gather import gather_rows
 from objectives.hard_negatives import draw, pair_noise
 from objectives.registry import register
 
-CANDIDATES = ("global", "local")
+Candidates = Literal["global", "local"]
 IMAGE_DRAW, TEXT_DRAW = 1, 2  # two independent streams of noise for one pair
 
 
@@ -70,7 +69,7 @@ class BLIP2(CoCa):
 
         caption_weight: float = 1.0
         match_weight: float = 1.0
-        negatives: str = "global"  # one of CANDIDATES: pairs of all ranks, or of this one
+        negatives: Candidates = "global"  # pairs of all ranks, or of this one
         hardness: float = 1.0  # factor on the similarities of the draw: 1 as in BLIP-2, 0 draws evenly
         filter_captions: bool = True  # an equal caption is no negative; BLIP-2 itself excludes only the pair
 
@@ -80,8 +79,6 @@ class BLIP2(CoCa):
                 raise ValueError(f"weights of terms are at least 0, got {self}")
             if self.hardness < 0:
                 raise ValueError(f"hardness of the negatives is at least 0, got {self.hardness}")
-            if self.negatives not in CANDIDATES:
-                raise ValueError(f"BLIP-2 draws {' or '.join(CANDIDATES)} negatives, not {self.negatives!r}")
 
     config: Config
 
@@ -101,7 +98,7 @@ class BLIP2(CoCa):
         rows = self.matching(self.negatives(batch, visual.pooled, context))
         logits = self.match(visual.tokens, self.captions(batch), rows)[rows.counted]
         matched = rows.matched[rows.counted]
-        watch |= {"text_nll": caption.text_nll()} | collapse(patches.mean(dim=1))
+        watch |= {"text_nll": caption.text_nll()} | self.diagnose(patches, batch[Layout.IMAGE_FIRST], visual.tokens)
         if len(matched):
             watch["match_acc"] = (logits.argmax(dim=1) == matched.long()).float().mean()
         config = self.config

@@ -25,7 +25,7 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout
 from objectives.base import Objective
-from objectives.diagnostics import collapse, same_document_share
+from objectives.diagnostics import same_document_share
 from objectives.functional import Losses, Term, info_nce
 from objectives.registry import register
 
@@ -54,7 +54,7 @@ class CLIP(Objective):
         """The term `contrast`."""
         patches = self.encode(batch.images)
         contrast, watch = self.contrast(batch, self.connector(patches).pooled, self.context(batch))
-        return Losses({"contrast": contrast}, {"contrast": 1.0}, watch | collapse(patches.mean(dim=1)))
+        return Losses({"contrast": contrast}, {"contrast": 1.0}, watch | self.diagnose(patches))
 
     def context(self, batch: Batch) -> Float[Tensor, "m d"]:
         """t before normalisation: what the caption alone says of its image. One LM pass, blind to the image."""

@@ -21,7 +21,6 @@ from backbones.masks import causal
 from data.batch import Batch, Layout
 from objectives.base import Objective
 from objectives.clip import CLIP
-from objectives.diagnostics import collapse
 from objectives.functional import TEXT_TARGETS, Losses, TokenLoss, token_nll
 from objectives.registry import register
 
@@ -41,6 +40,7 @@ class CoCa(CLIP):
         caption_weight: float = 2.0  # w_cap
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if min(self.contrast_weight, self.caption_weight) < 0:
                 raise ValueError(f"weights of terms are at least 0, got {self}")
 
@@ -52,7 +52,7 @@ class CoCa(CLIP):
         visual = self.connector(patches)
         contrast, watch = self.contrast(batch, visual.pooled, self.context(batch))
         caption = self.caption(batch, visual.tokens)
-        watch |= {"text_nll": caption.text_nll()} | collapse(patches.mean(dim=1))
+        watch |= {"text_nll": caption.text_nll()} | self.diagnose(patches, batch[Layout.IMAGE_FIRST], visual.tokens)
         return Losses(
             {"contrast": contrast, "caption": caption.term()},
             {"contrast": self.config.contrast_weight, "caption": self.config.caption_weight},

@@ -1,9 +1,10 @@
 """Collapse diagnostics on features: one number each, for curves beside the loss.
 
 RankMe is Garrido et al. 2023, alignment and uniformity Wang and Isola 2020; the other numbers are our choice.
-All are computed in fp32 outside the graph and need at least two rows; `collapse` is the safe bundle for a batch.
+All are computed in fp32 outside the graph; those that compare rows need at least two, which the two bundles for a
+batch, `collapse` and `agreement`, see to.
 
-Shape letters: n images (rows), d width, m images, p patches.
+Shape letters: n rows, d width, m images, p patches, k words.
 """
 
 import math
@@ -13,15 +14,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-MOST_ROWS = 256  # of a batch that `collapse` looks at: a singular value decomposition at every step must stay cheap
+MOST_ROWS = 256  # of a batch that is looked at: singular values and distances of every step must stay cheap
 
 
-def collapse(features: Float[Tensor, "n d"]) -> dict[str, Tensor]:
-    """Watch values of a batch's features (tap (a): mean over patches of H); empty for fewer than two rows."""
-    if len(features) < 2:
+def collapse(patches: Float[Tensor, "m p d"]) -> dict[str, Tensor]:
+    """Watch values of a batch's patch tokens H: three of their mean over patches, and how alike the patches of an image
+    are. Empty for fewer than two images."""
+    if len(patches) < 2:
         return {}
-    x = features[:MOST_ROWS]
-    return {"feature_std_ratio": feature_std_ratio(x), "mean_cosine": mean_cosine(x), "rankme": rankme(x)}
+    patches = patches.detach()[:MOST_ROWS]
+    x = patches.mean(dim=1)
+    watch = {"feature_std_ratio": feature_std_ratio(x), "mean_cosine": mean_cosine(x), "rankme": rankme(x)}
+    return watch | {"patch_cosine": patch_cosine(patches)} if patches.shape[1] > 1 else watch
+
+
+def agreement(v: Float[Tensor, "n d"], t: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+    """Watch values of contrasted pairs: alignment of positives, uniformity of images. Empty for fewer than two."""
+    if len(v) < 2:
+        return {}
+    return {"alignment": alignment(v[:MOST_ROWS], t[:MOST_ROWS]), "uniformity": uniformity(v[:MOST_ROWS])}
 
 
 @torch.no_grad()
@@ -60,10 +71,16 @@ def alignment(v: Float[Tensor, "n d"], t: Float[Tensor, "n d"]) -> Tensor:
 
 
 @torch.no_grad()
-def patch_diversity(patches: Float[Tensor, "m p d"]) -> Tensor:
+def patch_cosine(patches: Float[Tensor, "m p d"]) -> Tensor:
     """Mean cosine between different patches of one image, mean over images: 1 where all patches say the same."""
     _require_rows(patches[0])
     return _off_diagonal_mean(F.normalize(_fp32(patches), dim=-1)).mean()
+
+
+@torch.no_grad()
+def norm_ratio(visual: Float[Tensor, "n d"], words: Float[Tensor, "k d"]) -> Tensor:
+    """Mean norm of visual tokens over that of word embeddings, as both enter the language model."""
+    return _fp32(visual).norm(dim=-1).mean() / _fp32(words).norm(dim=-1).mean()
 
 
 @torch.no_grad()

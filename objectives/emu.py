@@ -15,7 +15,7 @@ Shape letters: m images, b rows, t tokens, k slots of an image, n regressed elem
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse
 from objectives.functional import TEXT_TARGETS, Losses, Term, regression_loss, token_nll
 from objectives.registry import register
 
@@ -57,11 +56,9 @@ class Emu(Objective):
         regressed: Regressed = "slots"  # Emu1 also pairs the last slot with <EoI>'s embedding
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.queries < 1 or self.regression_weight < 0:
                 raise ValueError(f"Emu needs at least one query and no negative weight, got {self}")
-            for value, choices in ((self.reduction, Reduction), (self.regressed, Regressed)):
-                if value not in get_args(choices):
-                    raise ValueError(f"Emu has no option {value!r}; choose one of {', '.join(get_args(choices))}")
 
     config: Config
 
@@ -91,7 +88,7 @@ class Emu(Objective):
         text = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS)
         terms = {"generate": text.term(), "regress": self.regress(hidden, inputs, rows)}
         weights = {"generate": 1.0, "regress": self.config.regression_weight}
-        watch = {"text_nll": text.text_nll(), **collapse(patches.mean(dim=1))}
+        watch = {"text_nll": text.text_nll(), **self.diagnose(patches, rows, embeddings)}
         if len(embeddings):
             values = embeddings.detach().float().flatten(0, 1)
             watch["embedding_variance"] = values.var(dim=0, correction=0).mean()

@@ -4,8 +4,8 @@
     y = y + tanh(g1) XAttn(LN(y), latents of image tt(q))                              before every layer of the
     y = y + tanh(g2) FF(y)                                                             language model, g = 0 at first
 
-tt(q): the latest image opened at or before q; without one the cross-attention is exactly 0. Images get no loss of their
-own. The architecture is Flamingo's (Perceiver resampler, gated cross-attention), sized as in
+tt(q): the latest image that q's document opened at or before q; without one the cross-attention is exactly 0. Images
+get no loss of their own. The architecture is Flamingo's (Perceiver resampler, gated cross-attention), sized as in
 mlfoundations/open_flamingo; unlike there nothing is frozen, because every row of the table trains from scratch.
 
 Reads: documents, MEDIA_TOKEN.  LM passes: 1.
@@ -14,7 +14,7 @@ Shape letters: m images, b rows, t tokens, p patches, l latents, i images of a r
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,7 +27,6 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse
 from objectives.functional import TEXT_TARGETS, Losses, token_nll
 from objectives.registry import register
 
@@ -51,11 +50,6 @@ class Flamingo(Objective):
         heads: int = 8  # of 64, in the resampler and in the cross-attention
         text_targets: TextTargets = "all"  # open_flamingo: after_first_image
 
-        def __post_init__(self) -> None:
-            if self.text_targets not in get_args(TextTargets):
-                choices = ", ".join(get_args(TextTargets))
-                raise ValueError(f"Flamingo has no text_targets {self.text_targets!r}; choose one of {choices}")
-
     config: Config
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
@@ -72,7 +66,7 @@ class Flamingo(Objective):
         hidden = self.read(rows, self.resampler(patches))
         extra = media_index(rows) > 0 if self.config.text_targets == "after_first_image" else None
         text = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS, extra)
-        watch = {"text_nll": text.text_nll(), **self.gates(), **collapse(patches.mean(dim=1))}
+        watch = {"text_nll": text.text_nll(), **self.gates(), **self.diagnose(patches)}
         return Losses(terms={"generate": text.term()}, weights={"generate": 1.0}, watch=watch)
 
     def read(self, rows: Rows, latents: Float[Tensor, "m l v"]) -> Float[Tensor, "b t d"]:
@@ -95,8 +89,12 @@ class Flamingo(Objective):
 
 
 def media_index(rows: Rows) -> Int[Tensor, "b t"]:
-    """tt: number of images of the row opened at or before each position."""
-    return (rows.token_type == int(TokenType.BOI)).cumsum(dim=1)
+    """tt: which image of its row (from 1) each position reads: the latest opened in its document, 0 where none is."""
+    opens = rows.token_type == int(TokenType.BOI)
+    columns = torch.arange(opens.shape[1], device=opens.device).expand_as(opens)
+    latest = torch.where(opens, columns, -1).cummax(dim=1).values
+    own = rows.doc_id.gather(1, latest.clamp(min=0)) == rows.doc_id  # padding belongs to no document
+    return torch.where((latest >= 0) & own, opens.cumsum(dim=1), 0)
 
 
 def media_context(rows: Rows, latents: Float[Tensor, "m l v"]) -> tuple[Float[Tensor, "b k v"], Bool[Tensor, "b t k"]]:
@@ -107,5 +105,5 @@ def media_context(rows: Rows, latents: Float[Tensor, "m l v"]) -> tuple[Float[Te
     context = latents.new_zeros(len(opened), most, *latents.shape[1:])
     context = context.index_put((rows.img_row, places), latents)
     numbers = torch.arange(1, most + 1, device=opened.device)
-    allowed = (opened[:, :, None] == numbers) & rows.attn_mask[:, :, None]
+    allowed = opened[:, :, None] == numbers
     return context.flatten(1, 2), allowed.repeat_interleave(latents.shape[1], dim=2)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.batch import Rows, TokenType
+from objectives.diagnostics import agreement
 from objectives.gather import all_reduce_sum, gather_rows, world_size
 
 Logits = Callable[[Tensor], Tensor]
@@ -84,7 +85,8 @@ def info_nce(
     v, t: features before normalisation. scale: s = 1 / temperature.
     groups: pairs of equal group are not negatives of each other, on any rank (caption hashes, document seeds).
     The term sums (image-to-text + text-to-image) / 2; one pair in all gives 0. Watch: con_n (all ranks), scale, and of
-    this rank con_acc (mean of both directions), con_bound (ln n minus the loss, a bound on mutual information in nats).
+    this rank con_acc (mean of both directions), con_bound (ln n minus the loss, a bound on mutual information in nats),
+    alignment and uniformity.
     """
     with torch.autocast(v.device.type, enabled=False):
         v, t = F.normalize(v.float(), dim=-1), F.normalize(t.float(), dim=-1)
@@ -102,7 +104,7 @@ def info_nce(
     watch = {"con_n": pairs, "scale": scale.detach().float()}
     if len(v):
         hits = [(logits.argmax(dim=1) == labels).float().mean() for logits in (to_text, to_image)]
-        watch |= {"con_acc": (hits[0] + hits[1]) / 2, "con_bound": pairs.log() - term.mean()}
+        watch |= {"con_acc": (hits[0] + hits[1]) / 2, "con_bound": pairs.log() - term.mean()} | agreement(v, t)
     return term, watch
 
 
@@ -141,7 +143,7 @@ def token_nll(
     targets: frozenset[TokenType],
     extra: Bool[Tensor, "b t"] | None = None,
 ) -> TokenLoss:
-    """Next-token cross-entropy of each target: the state at q predicts token q+1.
+    """Next-token cross-entropy of each target (Eq. 7): the state at q predicts token q+1.
 
     States are selected before the head, which therefore runs on targets only. extra: further restricts the targets,
     indexed by the target's own position.
@@ -150,17 +152,6 @@ def token_nll(
     before = mask.roll(-1, dims=1)  # column 0 of the mask is never True, so nothing wraps around
     nll = _nll(hidden[before], rows.input_ids[mask], logits_fn)
     return TokenLoss(nll, rows.token_type[mask])
-
-
-def next_token(
-    hidden: Float[Tensor, "b t d"],
-    rows: Rows,
-    logits_fn: Logits,
-    targets: frozenset[TokenType],
-    extra: Bool[Tensor, "b t"] | None = None,
-) -> Term:
-    """The generation term (Eq. 7): `token_nll`, summed."""
-    return token_nll(hidden, rows, logits_fn, targets, extra).term()
 
 
 def masked_token_loss(

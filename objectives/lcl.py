@@ -16,7 +16,7 @@ Shape letters: m images, b rows, t tokens, p patches, d language width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
@@ -29,13 +29,13 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
 from objectives.base import Objective
-from objectives.diagnostics import collapse, same_document_share
+from objectives.diagnostics import same_document_share
 from objectives.functional import TEXT_TARGETS, Losses, info_nce, token_nll
 from objectives.registry import register
 
-ROW_LAYOUTS = ("interleaved", "random_order", "text_first", "image_first")
-SKIP_RULES = ("content", "index0", "never")
-GEN_ON_BOI = ("with_context", "always", "never")
+RowLayout = Literal["interleaved", "random_order", "text_first", "image_first"]
+SkipRule = Literal["content", "index0", "never"]
+GenOnBoi = Literal["with_context", "always", "never"]
 
 
 @register("lcl")
@@ -53,21 +53,15 @@ class LCL(Objective):
 
         contrast_weight: float = 0.1  # lambda; Table 6b sweeps it. Eq. 6 without the half sum is twice this
         generate_weight: float = 1.0
-        layout: str = "interleaved"  # one of ROW_LAYOUTS
-        skip_rule: str = "content"  # one of SKIP_RULES: which leading images L_con leaves out
-        gen_on_boi: str = "with_context"  # one of GEN_ON_BOI: when `<BoI>` is a generation target
+        layout: RowLayout = "interleaved"
+        skip_rule: SkipRule = "content"  # which leading images L_con leaves out
+        gen_on_boi: GenOnBoi = "with_context"  # when `<BoI>` is a generation target
         mask_same_document: bool = False  # images of one document are no negatives of each other
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if min(self.contrast_weight, self.generate_weight) < 0:
                 raise ValueError(f"weights of terms are at least 0, got {self}")
-            for value, choices in (
-                (self.layout, ROW_LAYOUTS),
-                (self.skip_rule, SKIP_RULES),
-                (self.gen_on_boi, GEN_ON_BOI),
-            ):
-                if value not in choices:
-                    raise ValueError(f"LCL has no option {value!r}; choose one of {', '.join(choices)}")
 
     config: Config
 
@@ -94,7 +88,7 @@ class LCL(Objective):
         groups = document if self.config.mask_same_document else None
         contrast, watch = info_nce(visual.pooled[chosen], context[chosen], self.temperature.scale(), groups)
         generate = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS | {TokenType.BOI}, self.generated(rows))
-        watch |= {"text_nll": generate.text_nll()} | collapse(patches.mean(dim=1))
+        watch |= {"text_nll": generate.text_nll()} | self.diagnose(patches, rows, visual.tokens)
         if len(chosen):
             watch["skipped_images"] = 1 - chosen.float().mean()
         if len(document) > 1:
@@ -112,7 +106,7 @@ class LCL(Objective):
                 return rows.img_has_ctx
             case "index0":  # the released code's test; with `</s>` before every document it never fires
                 return rows.img_boi > 0
-            case _:
+            case "never":
                 return torch.ones_like(rows.img_has_ctx)
 
     def generated(self, rows: Rows) -> Bool[Tensor, "b t"]:
@@ -122,7 +116,7 @@ class LCL(Objective):
                 predicted = rows.img_has_ctx
             case "always":
                 predicted = torch.ones_like(rows.img_has_ctx)
-            case _:
+            case "never":
                 predicted = torch.zeros_like(rows.img_has_ctx)
         mask = torch.ones_like(rows.attn_mask)
         mask[rows.img_row, rows.img_boi] = predicted

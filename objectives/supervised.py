@@ -22,7 +22,6 @@ from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout
 from objectives.base import Objective
-from objectives.diagnostics import collapse
 from objectives.functional import Losses, Term
 from objectives.registry import register
 
@@ -43,6 +42,7 @@ class Supervised(Objective):
         classes: int = 1000  # ImageNet-1k
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.classes < 2:
                 raise ValueError(f"a classifier needs at least 2 classes, got classes={self.classes}")
 
@@ -62,14 +62,15 @@ class Supervised(Objective):
                 f"the corpus labels class {largest}, but the classifier has classes={self.config.classes}; "
                 "set the objective's classes to the corpus's"
             )
-        features = self.encode(batch.images).mean(dim=1)
+        patches = self.encode(batch.images)
+        features = patches.mean(dim=1)
         labelled = batch.labels >= 0
         labels = batch.labels[labelled]
         with torch.autocast(features.device.type, enabled=False):
             logits = self.classifier(features[labelled].float())
             loss = F.cross_entropy(logits, labels, reduction="none")
         term = Term(loss.sum(), torch.tensor(float(len(labels)), device=loss.device))
-        watch = collapse(features)
+        watch = self.diagnose(patches)
         if len(labels):
             watch["train_acc"] = (logits.argmax(dim=1) == labels).float().mean()
         return Losses({"classify": term}, {"classify": 1.0}, watch)

@@ -1,80 +1,134 @@
-"""Publications as tables of numbers: one row per measured value, and mean, s.d. and n over seeds."""
+"""A table as its records fill it: cells, their seeds, and the long form with one line a seed and cell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
-from results.schema import Cell, Column, Publication, Row, Slot, Status, Table
+from results.paper import value as paper_value
+from results.schema import BLIND, Cell, Column, Publication, Row, RunRecord, Slot, Status, Table
 
-COLUMNS = ("table", "scale", "row", "stage", "seed", "dataset", "metric", "value", "run_id", "status", "reason")
+LONG_COLUMNS = (
+    *("table", "scale", "row", "column", "task", "dataset", "metric", "seed", "value", "direction", "chance"),
+    *("items", "run_id", "commit", "missing"),
+)
 
 
-def long_frame(publication: Publication) -> pd.DataFrame:
-    """One row for every metric of every finished run of every slot; a slot without one is one row without a value."""
-    found: list[dict[str, object]] = []
-    for slot in publication.slots:
-        record = publication.records.get(slot.run_id)
-        base: dict[str, object] = {
-            "table": publication.table,
-            "scale": publication.scale,
-            "row": slot.row,
-            "stage": slot.stage,
-            "seed": slot.seed,
-            "run_id": slot.run_id,
-            "status": (record.status if record else Status.MISSING).value,
-            "reason": record.reason if record else "",
+@dataclass(frozen=True)
+class Seed:
+    """One seed of one cell: a value with the record it comes from, or why there is none."""
+
+    slot: Slot
+    value: float | None
+    missing: str  # "" where there is a value
+    record: RunRecord | None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A declared table and the publication that fills it."""
+
+    table: Table
+    publication: Publication
+
+    @property
+    def scale(self) -> str:
+        """Name of the scale."""
+        return self.publication.scale
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Rows of the table at this scale."""
+        return self.table.rows_at(self.scale)
+
+    @property
+    def methods(self) -> tuple[Row, ...]:
+        """Rows that are no controls."""
+        return tuple(row for row in self.rows if not row.control)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The paper's columns and those measured besides."""
+        return (*self.table.columns, *self.table.more_columns)
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], Cell]:
+        """Every cell by (row label, column key)."""
+        return {(row.label, column.key): self._cell(row, column) for row in self.rows for column in self.columns}
+
+    def values(self, row: Row, column: Column) -> tuple[float, ...]:
+        """Values of a cell in order of seed; empty where there is none."""
+        return self.cells[row.label, column.key].values
+
+    def paper(self, row: Row, column: Column) -> float | None:
+        """The paper's number for a cell, None where it prints none or the column is not its."""
+        return paper_value(self.table.paper_csv, row.paper, column.key) if column in self.table.columns else None
+
+    def seeds(self, row: Row, column: Column) -> list[Seed]:
+        """The seeds of a cell in order; empty where no run of this table is meant to fill it."""
+        slots = [slot for slot in self.publication.slots if (slot.row, slot.stage) == (row.label, column.task)]
+        return [self._seed(slot, column) for slot in sorted(slots, key=lambda slot: slot.seed)]
+
+    def _seed(self, slot: Slot, column: Column) -> Seed:
+        record = self.publication.records.get(slot.run_id)
+        if record is None:
+            return Seed(slot, None, slot.problem or "not run yet", None)
+        if record.status is not Status.DONE:
+            return Seed(slot, None, f"{record.status.value}: {record.reason}", record)
+        if column.metric_key not in record.metrics:
+            why = record.unavailable.get(column.metric_key, f"{column.task} gave no {column.metric_key}")
+            return Seed(slot, None, why, record)
+        return Seed(slot, record.metrics[column.metric_key], "", record)
+
+    def _cell(self, row: Row, column: Column) -> Cell:
+        seeds = [] if row.unavailable else self.seeds(row, column)
+        if not seeds:
+            why = (
+                "it sees no image: only captions can be asked of it" if row.mode == BLIND else "not part of this sweep"
+            )
+            return Cell(values=(), missing=(row.unavailable or why,), run_ids=())
+        found = [seed for seed in seeds if seed.value is not None]
+        return Cell(
+            values=tuple(seed.value for seed in found if seed.value is not None),
+            missing=tuple(seed.missing for seed in seeds if seed.value is None),
+            run_ids=tuple(seed.slot.run_id for seed in found),
+        )
+
+
+def long_frame(filled: Filled) -> pd.DataFrame:
+    """One line for every seed of every cell, LONG_COLUMNS; without a value it says why in `missing`.
+
+    value, chance: in the unit of the column; direction: "higher" or "lower" is better; items: test items scored;
+    commit: of the run that scored.
+    """
+    found = [
+        {
+            "table": filled.table.name,
+            "scale": filled.scale,
+            "row": row.label,
+            "column": column.key,
+            "task": column.task,
+            "dataset": column.dataset,
+            "metric": column.metric,
+            "seed": seed.slot.seed,
+            "value": seed.value,
+            "direction": "higher" if column.higher_is_better else "lower",
+            "chance": seed.record.chance.get(column.metric_key) if seed.record else None,
+            "items": seed.record.items.get(column.dataset) if seed.record else None,
+            "run_id": seed.slot.run_id,
+            "commit": seed.record.commit if seed.record else "",
+            "missing": seed.missing,
         }
-        metrics = record.metrics if record and record.status is Status.DONE else {}
-        for key, value in sorted(metrics.items()):
-            dataset, _, metric = key.rpartition("/")
-            found.append({**base, "dataset": dataset, "metric": metric, "value": value})
-        if not metrics:
-            found.append({**base, "dataset": "", "metric": "", "value": float("nan")})
-    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"value": "float64", "seed": "int64"})
+        for row in filled.rows
+        for column in filled.columns
+        for seed in filled.seeds(row, column)
+    ]
+    types = {"value": "float64", "chance": "float64", "seed": "int64", "items": "Int64"}
+    return pd.DataFrame(found, columns=list(LONG_COLUMNS)).astype(types)
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean, s.d. (ddof 1, NaN for one seed) and n of every row, stage, dataset and metric of a long frame."""
-    measured = frame.dropna(subset=["value"])
-    groups = measured.groupby(["row", "stage", "dataset", "metric"], sort=True)["value"]
-    return groups.agg(mean="mean", sd=lambda values: values.std(ddof=1), n="count").reset_index()
-
-
-def cell(publication: Publication, row: Row, column: Column) -> Cell:
-    """Values of one cell in order of seed, and a reason for every seed without one."""
-    if row.unavailable:
-        return Cell(values=(), missing=(row.unavailable,), run_ids=())
-    slots = _slots(publication, row.label, column.task)
-    if not slots:
-        return Cell(values=(), missing=("not part of this sweep",), run_ids=())
-    values, missing, run_ids = [], [], []
-    for slot in slots:
-        record = publication.records.get(slot.run_id)
-        if record is not None and record.status is Status.DONE and column.metric_key in record.metrics:
-            values.append(record.metrics[column.metric_key])
-            run_ids.append(slot.run_id)
-        elif record is None:
-            missing.append(slot.problem or "not run yet")
-        elif record.status is Status.DONE:
-            missing.append(record.unavailable.get(column.metric_key, f"{column.task} gave no {column.metric_key}"))
-        else:
-            missing.append(f"{record.status.value}: {record.reason}")
-    return Cell(values=tuple(values), missing=tuple(missing), run_ids=tuple(run_ids))
-
-
-def grid(table: Table, publication: Publication) -> dict[tuple[str, str], Cell]:
-    """Every cell of a table by (row label, column key)."""
-    columns = (*table.columns, *table.more_columns)
-    return {
-        (row.label, column.key): cell(publication, row, column)
-        for row in table.rows_at(publication.scale)
-        for column in columns
-    }
-
-
-def mean_sd(values: tuple[float, ...]) -> tuple[float, float | None]:
+def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and s.d. (ddof 1) of at least one value; the s.d. of a single value is None."""
-    series = pd.Series(values, dtype="float64")
+    series = pd.Series(list(values), dtype="float64")
     return float(series.mean()), float(series.std(ddof=1)) if len(series) > 1 else None
-
-
-def _slots(publication: Publication, row: str, stage: str) -> list[Slot]:
-    return sorted((s for s in publication.slots if s.row == row and s.stage == stage), key=lambda slot: slot.seed)

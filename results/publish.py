@@ -5,12 +5,12 @@ further line is one run record, by run_id. Wall-clock fields stay as recorded bu
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from results.canonical import canonical_json, plain
 from results.record import RecordError, check_version, decode, parse, write_atomic
-from results.report import render, render_csv
+from results.report import render, render_csv, render_long
 from results.schema import Publication, Slot, Table
 
 ROOT = Path(__file__).parent
@@ -32,9 +32,12 @@ def load(path: Path) -> Publication:
     where = f"{path}, line 1"
     header = decode(first, where)
     check_version(header, where)
-    expected = {f.name for f in fields(Publication)}
-    if header.keys() != expected:
-        raise RecordError(f"{where}: keys {', '.join(sorted(header))}; expected {', '.join(sorted(expected))}")
+    known = {f.name: f for f in fields(Publication)}
+    required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    if not required <= header.keys() <= known.keys():
+        raise RecordError(f"{where}: keys {', '.join(sorted(header))}; expected {', '.join(sorted(known))}")
+    header["own_data"] = tuple(header.get("own_data", ()))
+    header["stated"] = {stage: tuple(keys) for stage, keys in header.get("stated", {}).items()}
     try:
         header["slots"] = tuple(Slot(**slot) for slot in header["slots"])
     except TypeError as error:
@@ -47,12 +50,13 @@ def load(path: Path) -> Publication:
 
 
 def collate(table: Table, publication: Publication, folder: Path = ROOT / "tables") -> Sequence[Path]:
-    """Write the Markdown and CSV forms of a table; their paths. Equal records give equal bytes."""
+    """Write a table as a page, as CSV by cell and as CSV by seed; their paths. Equal records give equal bytes."""
     if table.name != publication.table:
         raise ValueError(
             f"publication of {publication.table!r} given for {table.name!r}; collate it with its own table"
         )
-    paths = (folder / f"{publication.name}.md", folder / f"{publication.name}.csv")
-    write_atomic(paths[0], render(table, publication))
-    write_atomic(paths[1], render_csv(table, publication))
-    return paths
+    forms = {".md": render, ".csv": render_csv, ".long.csv": render_long}
+    texts = {folder / f"{publication.name}{suffix}": form(table, publication) for suffix, form in forms.items()}
+    for path, text in texts.items():
+        write_atomic(path, text)
+    return tuple(texts)

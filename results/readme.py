@@ -12,11 +12,11 @@ from results.record import write_atomic
 README = ROOT.parent / "README.md"
 PAGE = ROOT / "tables" / "table1.md"
 BEGIN, END = "<!-- table1:begin -->", "<!-- table1:end -->"
-SECTION = "## Measured here"
+FIRST, SECOND = "## What was found", "## Measured here"
 
 
 def block(page: Path = PAGE) -> str:
-    """What the README shows of a table's page: its title, warning included, and the measured table with its notes.
+    """What the README shows of a table's page: title with warning, what was found, the measured table with its notes.
 
     Empty where the page does not exist. Raises ValueError where it is no page of `results.report`.
     """
@@ -24,11 +24,11 @@ def block(page: Path = PAGE) -> str:
         return ""
     text = page.read_text(encoding="utf-8")
     title = text.partition("\n")[0]
-    _, found, below = text.partition(f"\n{SECTION}\n")
-    if not found or not title.startswith("# "):
-        raise ValueError(f"{page} has no title or no section {SECTION!r}; make it again with the sweep's --collate")
-    measured = below.partition("\n## ")[0].strip()
-    return f"**{title.removeprefix('# ')}**\n\n{measured}"
+    parts = [text.partition(f"\n{section}\n")[2].partition("\n## ")[0].strip() for section in (FIRST, SECOND)]
+    if not all(parts) or not title.startswith("# "):
+        wanted = f"no title, no section {FIRST!r} or no section {SECOND!r}"
+        raise ValueError(f"{page} has {wanted}; make it again with the sweep's --collate")
+    return "\n\n".join([f"**{title.removeprefix('# ')}**", *parts])
 
 
 def refreshed(readme: str, shown: str) -> str:

@@ -34,16 +34,16 @@ class Problem:
     message: str
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Put `text` (UTF-8) at `path`: after a crash the path holds the old content or the new, never a part.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Put bytes, or text in UTF-8, at `path`: after a crash the path holds the old content or the new, never a part.
 
     Raises OSError when the folder cannot be written; the old content stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)  # mkstemp's 0600 would keep colleagues from reading shared runs

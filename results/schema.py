@@ -7,7 +7,7 @@ optional: `objective` ({"name", "config"} or null), `data` ({"name", ...}), `tas
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from results.canonical import merge
 
@@ -18,18 +18,19 @@ EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no 
 COVERAGE_COUNTS = ("documents", "images", "skipped")
 
 
+# How a row is transferred: its frozen encoder under every task, or blind. The captioning head of a blind row learns the
+# same captions from the same language model and never gets an image (the language-only baseline of Goyal et al. 2017):
+# what it scores is what the captions themselves give away.
+Mode = Literal["frozen", "blind"]
+BLIND: Mode = "blind"
+
+
 class Kind(StrEnum):
     """What a run did."""
 
     PRETRAIN = "pretrain"
     TEXT_LM = "text_lm"  # the language model every captioning transfer starts from
     TRANSFER = "transfer"
-
-
-class Mode(StrEnum):
-    """What a transfer trains. Full transfer is not built yet, so it cannot be asked for."""
-
-    FROZEN = "frozen"  # the head; the encoder stays as it is
 
 
 class Status(StrEnum):
@@ -104,6 +105,7 @@ class Column:
     metric: str
     meaning: str  # one line for the legend
     higher_is_better: bool = True
+    item_scores: tuple[str, ...] = ()  # per-item numbers it is a function of; empty: of its own name, its mean
     share_of_items: bool = False  # a mean over test items of scores between 0 and 100
     analogue: Mapping[str, Analogue] = field(default_factory=dict)  # by scale
 
@@ -112,26 +114,34 @@ class Column:
         """Key of the metric in RunRecord.metrics."""
         return metric_key(self.dataset, self.metric)
 
+    def name(self, scale: str) -> str:
+        """What the column is called at that scale."""
+        return self.analogue[scale].label if scale in self.analogue else self.label
+
     def title(self, scale: str) -> str:
-        """The heading at that scale, with the direction in which it is better."""
-        label = self.analogue[scale].label if scale in self.analogue else self.label
-        return f"{label} {'↑' if self.higher_is_better else '↓'}"
+        """The heading at that scale: its name with the direction in which it is better."""
+        return f"{self.name(scale)} {'↑' if self.higher_is_better else '↓'}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row: an objective on a corpus. `objective=None` is the untouched initial encoder."""
+    """One row: an objective on a corpus. `objective=None` is the untouched initial encoder, or none in a blind row."""
 
     label: str
     objective: str | None
     data: str
     task: str = ""  # the paper's task column: "Con. + Gen."
-    mode: Mode = Mode.FROZEN
+    mode: Mode = "frozen"
     override: Mapping[str, Any] = field(default_factory=dict)  # declared differences, dotted config keys
     control: bool = False  # printed apart: not a method of the paper
     paper: Mapping[str, str] = field(default_factory=dict)  # cells that select one line of the paper's CSV
     only_at: tuple[str, ...] = ()  # scales the row exists at; empty: every scale
     unavailable: str = ""  # why nobody can run this row here; printed instead of its cells
+
+    @property
+    def untouched(self) -> bool:
+        """Whether this is the initial encoder, which no objective has touched."""
+        return self.objective is None and self.mode != BLIND
 
     def exists_at(self, scale: str) -> bool:
         """Whether the row belongs to the table at that scale."""
@@ -180,13 +190,19 @@ class Publication:
     slots: tuple[Slot, ...]
     records: Mapping[str, RunRecord]  # by run_id; a slot without a record is a missing run
     data_prefix: str = ""  # printed before the names of corpora that only stand in for the paper's: "toy "
+    own_data: tuple[str, ...] = ()  # labels of rows that read a user's own folder, which stands in for nothing
     references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stage -> settings the paper states
     schema_version: int = SCHEMA_VERSION
 
     @property
     def name(self) -> str:
         """File name without suffix: "table1" at the embedded scale, "table1-base16" at another."""
         return self.table if self.scale == EMBEDDED else f"{self.table}-{self.scale}"
+
+    def data_label(self, row: Row) -> str:
+        """A row's corpus as printed."""
+        return row.data if row.label in self.own_data else f"{self.data_prefix}{row.data}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Small valid batches for tests: a slow reference renderer that shares no code with `data/render.py`.
+"""Small valid batches for tests: a slow reference renderer that shares no code with `data/loading/render.py`.
 
 A test document is written as a tuple of text segments (tuples of ids) and IMAGE; `batch` renders it as any layout, one
 position at a time. Pixels, seeds and caption hashes depend on the document's own name, so documents can be permuted,
@@ -117,11 +117,23 @@ def batch(docs: Sequence[Doc], layouts: Sequence[Layout], slots: int, side: int 
         raise ValueError(f"an image span needs at least one slot, got slots={slots}")
     return Batch(
         images=torch.cat([doc.pixels(side) for doc in docs]) if docs else torch.zeros(0, 3, side, side),
-        rows={layout: _rows(docs, layout, slots) for layout in layouts},
+        rows={layout: _rows([[doc] for doc in docs], layout, slots) for layout in layouts},
         labels=torch.tensor([doc.label for doc in docs for _ in range(doc.images)], dtype=torch.int64),
         doc_uid=tuple(doc.uid for doc in docs),
         doc_seed=torch.tensor([stable_seed(0, epoch, doc.uid) for doc in docs]),
         caption_hash=torch.tensor([_hash(doc.text) for doc in docs]),
+    )
+
+
+def packed(docs: Sequence[Doc], layout: Layout, slots: int, side: int = 32) -> Batch:
+    """The documents behind one another in a single row, as OBELICS is read; positions count along the row."""
+    return Batch(
+        images=torch.cat([doc.pixels(side) for doc in docs]),
+        rows={layout: _rows([list(docs)], layout, slots)},
+        labels=torch.tensor([doc.label for doc in docs for _ in range(doc.images)], dtype=torch.int64),
+        doc_uid=("+".join(doc.uid for doc in docs),),
+        doc_seed=torch.tensor([stable_seed(0, 0, *(doc.uid for doc in docs))]),
+        caption_hash=torch.tensor([_hash(tuple(token for doc in docs for token in doc.text))]),
     )
 
 
@@ -162,27 +174,31 @@ def _marks(doc: Doc, layout: Layout, slots: int) -> list[tuple[int, TokenType]]:
     return [bos, *text, *span] if text_first else [bos, *span, *text, *end]
 
 
-def _rows(docs: Sequence[Doc], layout: Layout, slots: int) -> Rows:
-    marked = [_marks(doc, layout, slots) for doc in docs]
-    width = max((len(marks) for marks in marked), default=1)
-    ids = torch.full((len(docs), width), SPECIAL.pad)
-    types = torch.full((len(docs), width), int(TokenType.PAD))
-    doc_id = torch.full((len(docs), width), -1)
+def _rows(held: Sequence[Sequence[Doc]], layout: Layout, slots: int) -> Rows:
+    """held: the documents of each row."""
+    marked = [[_marks(doc, layout, slots) for doc in docs] for docs in held]
+    width = max((sum(map(len, docs)) for docs in marked), default=1)
+    ids = torch.full((len(held), width), SPECIAL.pad)
+    types = torch.full((len(held), width), int(TokenType.PAD))
+    doc_id = torch.full((len(held), width), -1)
     row, boi, context = [], [], []
-    for i, marks in enumerate(marked):
-        seen = False  # text or an image of this document so far
-        for j, (token, kind) in enumerate(marks):
-            ids[i, j], types[i, j], doc_id[i, j] = token, int(kind), 0
-            if kind is TokenType.BOI:
-                row.append(i)
-                boi.append(j)
-                context.append(seen)
-            seen = seen or kind in (TokenType.TEXT, TokenType.BOI)  # a media token is its image
+    for i, docs in enumerate(marked):
+        j = 0
+        for number, marks in enumerate(docs):
+            seen = False  # text or an image of this document so far
+            for token, kind in marks:
+                ids[i, j], types[i, j], doc_id[i, j] = token, int(kind), number
+                if kind is TokenType.BOI:
+                    row.append(i)
+                    boi.append(j)
+                    context.append(seen)
+                seen = seen or kind in (TokenType.TEXT, TokenType.BOI)  # a media token is its image
+                j += 1
     return Rows(
         input_ids=ids,
         attn_mask=types != TokenType.PAD,
         token_type=types,
-        position_ids=torch.arange(width).expand(len(docs), width).clone(),
+        position_ids=torch.arange(width).expand(len(held), width).clone(),
         doc_id=doc_id,
         img_row=torch.tensor(row, dtype=torch.int64),
         img_boi=torch.tensor(boi, dtype=torch.int64),

@@ -5,6 +5,7 @@ to check fails: nobody should have to try out what is printed.
 """
 
 import ast
+import json
 import re
 import shlex
 import sys
@@ -12,8 +13,10 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import batch_for, build, gradients, norm, pairs
@@ -22,8 +25,8 @@ from plan_helpers import DIGESTS, decided
 from torch.nn import functional as F
 
 import objectives
-from data import convert
 from data.batch import Batch, Rows
+from data.convert import __main__ as convert
 from experiments import sweep, tables
 from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite
@@ -193,7 +196,7 @@ def run(words: Sequence[str]) -> str:
     """Do what a command line says, as far as it costs nothing; what is wrong with it, "" for nothing."""
     match list(words):
         case ["make", *rest]:
-            targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+            targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
             asked = [word for word in rest if "=" not in word]
             return "" if asked and set(asked) <= targets else f"the Makefile has {', '.join(sorted(targets))}."
         case ["python", "-m", "experiments.sweep", *rest]:
@@ -224,6 +227,34 @@ def test_a_command_that_does_not_run_would_be_noticed(place: Path, capsys: pytes
     assert run(["python", "tests/golden/update.py", "--nothing"])
     assert run(["curl", "x"])
     assert run(["python", "-m", "pytest", "tests/nothing.py"])
+
+
+# --- the long form of a table
+
+
+def test_the_readme_s_two_lines_of_pandas_give_the_paired_difference(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against the same difference taken from the run records themselves."""
+    (code,) = fenced(ROOT / "README.md", "python")
+    assert len(code.splitlines()) == 2
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {"pd": pd}
+    exec(code, names)
+    assert "coco_cider" in capsys.readouterr().out
+    scores = names["scores"]
+    assert isinstance(scores, pd.DataFrame)
+    header, *records = map(json.loads, (ROOT / "results" / "records" / "table1.jsonl").read_text().splitlines())
+    metrics = {record["run_id"]: record["metrics"] for record in records}
+    values = {
+        (slot["row"], slot["seed"]): metrics[slot["run_id"]]["coco/cider"]
+        for slot in header["slots"]
+        if slot["stage"] == "caption"
+    }
+    seeds = sorted({seed for _, seed in values})
+    gaps = [values["LCL", seed] - values["CLIP", seed] for seed in seeds]
+    found = (scores["LCL"] - scores["CLIP"]).groupby("column").agg(["mean", "std", "count"]).loc["coco_cider"]
+    assert found.tolist() == pytest.approx([mean(gaps), stdev(gaps), len(seeds)], rel=1e-4)
 
 
 # --- the example

@@ -24,6 +24,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
 WITHOUT_TORCH = ("results", "experiments.configuration", "experiments.planning", "experiments.tables")
 # The rooms of experiments/, each of which may use those before it.
 ROOMS = ("configuration", "planning", "running", "launching")
+# What a room of data/ may use of the others; the ground floor is open to all of them.
+DATA_ROOMS = {"readers": (), "loading": ("readers",), "convert": (), "toyworld": ()}
 STANDARD_AND_PANDAS = {"pandas"} | set(sys.stdlib_module_names)
 
 
@@ -84,6 +86,23 @@ def test_a_room_of_experiments_uses_those_before_it(room: str) -> None:
     assert not wrong, f"{'; '.join(wrong)}. {room} may import {', '.join(may)}"
 
 
+@pytest.mark.parametrize("room", DATA_ROOMS)
+def test_a_room_of_data_uses_the_ground_floor_and_what_it_declares(room: str) -> None:
+    shut = [f"data.{each}" for each in DATA_ROOMS if each not in (room, *DATA_ROOMS[room])]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for module, path in SOURCES.items()
+        if within(module, f"data.{room}")
+        for line, name in imports(module, path)
+        if any(within(name, each) for each in shut)
+    ]
+    assert not wrong, f"{'; '.join(wrong)}. data.{room} may use {', '.join(DATA_ROOMS[room]) or 'no other room'}"
+
+
+def test_every_room_of_data_is_declared() -> None:
+    assert {path.parent.name for path in ROOT.glob("data/*/__init__.py")} == DATA_ROOMS.keys()
+
+
 def test_every_package_has_its_rule() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages <= ALLOWED.keys() == set(PACKAGES)
@@ -92,11 +111,12 @@ def test_every_package_has_its_rule() -> None:
 def test_the_rule_sees_every_way_to_import(tmp_path: Path) -> None:
     path = tmp_path / "lazy.py"
     path.write_text(
-        "import data.loader as loader\nfrom data import seeds\nfrom data.batch import Batch\nfrom . import lcl\n"
+        "import data.loading.loader as loader\nfrom data import seeds\n"
+        "from data.batch import Batch\nfrom . import lcl\n"
         "def later():\n    from transfer.base import TransferTask\n"
     )
     found = [name for _, name in imports("objectives.lazy", path)]
-    assert found == ["data.loader", "data.seeds", "data.batch", "objectives.lcl", "transfer.base"]
+    assert found == ["data.loading.loader", "data.seeds", "data.batch", "objectives.lcl", "transfer.base"]
 
 
 def test_modules_do_not_import_each_other_in_a_circle() -> None:

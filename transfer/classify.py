@@ -11,6 +11,7 @@ Shape letters: b images, t tokens, d width, c classes.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from transfer.base import Evaluation, FeatureBatch, TransferConfig, TransferHead
 from transfer.features import FeatureSplit, Tokens
 from transfer.pooling import AttentionPool
 from transfer.registry import register
+
+ProbeName = Literal["acc1", "acc1_standardised"]
 
 # Added to standard deviations: what varies by less than this is rounding, not information.
 _SMALLEST_STD = 1e-5
@@ -104,7 +107,7 @@ class Classify(TransferTask):
     """Attention probe; accuracy@1 = share of images whose largest logit is their label."""
 
     protocol = 2
-    metrics = ("acc1", "acc1_standardised")
+    metrics = get_args(ProbeName)
     reads_text = False
 
     @dataclass(frozen=True, kw_only=True)
@@ -117,13 +120,12 @@ class Classify(TransferTask):
         lr_pretrained: float = 1e-4
         warmup: float = 1500 / 14_130
         probe_tokens: Tokens = "all"  # as CAE (class token too); "patch" once beside the default: our choice
-        probes: tuple[str, ...] = ("acc1", "acc1_standardised")
+        probes: tuple[ProbeName, ...] = ("acc1", "acc1_standardised")
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            unknown = set(self.probes) - set(Classify.metrics)
-            if unknown or "acc1" not in self.probes:
-                raise ValueError(f"probes are {Classify.metrics}, acc1 always among them; got {self.probes}")
+            if "acc1" not in self.probes or not set(self.probes) <= set(get_args(ProbeName)):
+                raise ValueError(f"probes are {get_args(ProbeName)}, acc1 always among them; got {self.probes}")
 
     config: Config
 

@@ -132,6 +132,14 @@ def extract(
     return FeatureSplit(split, features)
 
 
+def no_tokens(split: Split) -> FeatureSplit:
+    """A split without features, for a blind baseline: every item has 0 tokens. Raises ValueError for duplicate ids."""
+    _refuse_duplicates(split)
+    rows = {item: row for row, item in enumerate(split.item_ids)}
+    empty = np.zeros((len(split), 0, 1), dtype=np.float32)  # a width of 0 would make a head without weights
+    return FeatureSplit(split, Features(Path(), empty, rows, slice(0, 0), "fp32"))
+
+
 def _key(encoder: Encoder, weights: str, split: Split, precision: Precision) -> str:
     parts = {
         "format": FORMAT,

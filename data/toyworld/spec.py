@@ -9,6 +9,9 @@ from data.toyworld.rules import DocumentRules
 FORMAT = 2  # bump when the same spec would write different bytes
 
 
+PREFIX = "toyworld-"  # of folders of embedded corpora; no digest of a folder of files begins like this
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToyworldSpec:
     """Sizes of the embedded corpus and the declared redundancy of its documents."""
@@ -32,4 +35,9 @@ class ToyworldSpec:
     @property
     def folder_name(self) -> str:
         """Where the corpus of this spec lies below a folder of corpora."""
-        return f"toyworld-{self.digest}"
+        return f"{PREFIX}{self.digest}"
+
+
+def is_embedded(digest: str) -> bool:
+    """Whether the fingerprint of a folder, as plans hold it, is that of a part of an embedded corpus."""
+    return digest.startswith(PREFIX)

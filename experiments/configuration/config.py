@@ -21,8 +21,8 @@ TEXT_LM = "text_lm"
 class DataConfig:
     """Where data lies and how documents are sampled from it. Paths never enter a run's hash, their content does."""
 
-    mmc4: Path | None = None  # MMC4 documents (data/mmc4.py)
-    laion: Path | None = None  # image-text pairs in tars (data/laion.py)
+    mmc4: Path | None = None  # MMC4 documents (data/readers/mmc4.py)
+    laion: Path | None = None  # image-text pairs in tars (data/readers/laion.py)
     mmc4_pair: Path | None = None  # a paired corpus to use as MMC4-Pair; none: the pairs inside `mmc4`
     imagenet: Path | None = None
     retrieval_train: Path | None = None

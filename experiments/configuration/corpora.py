@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.corpora import PEAK_LEARNING_RATE, detect, mmc4_shards
-from data.index import digest_shards, list_shards
+from data.readers.index import digest_shards, list_shards
 from experiments.configuration.config import DataConfig
 from experiments.configuration.overrides import ConfigError, suggest
 

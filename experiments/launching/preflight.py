@@ -7,7 +7,7 @@ from pathlib import Path
 from data.corpora import detect, open_corpus
 from data.document import Bad
 from data.errors import CorpusError
-from data.select import Rules, choose_images
+from data.loading.select import Rules, choose_images
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, OptimRecipe, RunConfig

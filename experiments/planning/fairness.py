@@ -36,12 +36,6 @@ class Resolved:
         return set(differences(self.bare[stage].plain, self.stages[stage].plain))
 
 
-def declared_differences(a: Resolved, b: Resolved, stage: str = PRETRAIN) -> Differences:
-    """Settings of a stage in which two rows differ as they say."""
-    declared = _declared(a, b, stage)
-    return {key: pair for key, pair in _differences(a, b, stage).items() if _covered(key, declared)}
-
-
 def undeclared_differences(a: Resolved, b: Resolved, stage: str = PRETRAIN) -> Differences:
     """Settings, seed or data of a stage in which two rows differ although neither says so."""
     declared = _declared(a, b, stage)

@@ -8,13 +8,14 @@ real catalogue about an objective or a task does.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
+from data.toyworld.spec import is_embedded
 from experiments.configuration import overrides
 from experiments.configuration.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
 from experiments.configuration.corpora import get_corpus, get_task
 from experiments.configuration.overrides import ConfigError
-from experiments.configuration.recipe import Scale, get_scale
+from experiments.configuration.recipe import STATED, Scale, get_scale
 from experiments.planning.catalogue import Catalogue
 from experiments.planning.fairness import Resolved, check
 from experiments.planning.specs import (
@@ -30,7 +31,7 @@ from experiments.planning.specs import (
     written,
 )
 from results.canonical import plain
-from results.schema import Kind, Mode, Publication, Row, RunRecord, Slot, Status, Table
+from results.schema import BLIND, Kind, Mode, Publication, Row, RunRecord, Slot, Status, Table
 
 # Bump when equal specs would train different weights (transfer tasks have protocols of their own).
 PRETRAIN_PROTOCOL = 2
@@ -45,6 +46,7 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     slots: Mapping[str, tuple[Slot, ...]]  # by table
     references: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # by table, row and stage
+    own_data: Mapping[str, tuple[str, ...]]  # by table: labels of rows whose corpus is not the embedded one
 
     def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
         """The table as these records fill it; records of other runs are left out."""
@@ -57,6 +59,8 @@ class Plan:
             slots=self.slots[table],
             records={record.run_id: record for record in records if record.run_id in wanted},
             references=self.references[table],
+            own_data=self.own_data[table],
+            stated=STATED,
         )
 
 
@@ -83,6 +87,7 @@ def build_plan(
     runs: dict[str, PlannedRun] = {}
     slots: dict[str, tuple[Slot, ...]] = {}
     references: dict[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    own: dict[str, tuple[str, ...]] = {}
     for table in tables:
         rows = [row for row in table.rows_at(scale.name) if not row.unavailable]
         table_slots: list[Slot] = []
@@ -106,6 +111,7 @@ def build_plan(
                     if slot not in table_slots:
                         table_slots.append(slot)
         slots[table.name] = tuple(table_slots)
+        own[table.name] = tuple(row.row.label for row in resolved if _reads_own_folder(row))
         counterparts = {row.label: _counterpart(table, row, scale) for row in rows}
         references[table.name] = {
             label: {stage: to_plain(run.spec) for stage, run in paper.row(table, row, 0).stages.items()}
@@ -114,7 +120,7 @@ def build_plan(
         }
     order = list(Kind)
     ordered = sorted(runs.values(), key=lambda run: order.index(run.kind))  # stable: in order of the tables otherwise
-    return Plan(scale, tuple(ordered), slots, references)
+    return Plan(scale, tuple(ordered), slots, references, own)
 
 
 class Resolver:
@@ -144,9 +150,11 @@ class Resolver:
         return self.catalogue.objective(row.objective).on_pairs
 
     def _stages(self, config: RunConfig, row: Row, tasks: Sequence[str], seed: int) -> dict[str, PlannedRun]:
-        encoder = self.pretrain(config, row, seed)
-        stages = {Kind.PRETRAIN.value: encoder}
+        encoder = None if row.mode == BLIND else self.pretrain(config, row, seed)
+        stages = {} if encoder is None else {Kind.PRETRAIN.value: encoder}
         for task in tasks:
+            if encoder is None and not self.catalogue.task(task).generates:
+                continue  # without an image there is only text to write
             stages[task], extra = self.transfer(config, row, task, encoder, seed)
             stages |= extra
         return stages
@@ -215,16 +223,16 @@ class Resolver:
         return self._run(spec, {"model": size}, problem, recipe.steps * recipe.batch)
 
     def transfer(
-        self, config: RunConfig, row: Row, task: str, encoder: PlannedRun, seed: int
+        self, config: RunConfig, row: Row, task: str, encoder: PlannedRun | None, seed: int
     ) -> tuple[PlannedRun, dict[str, PlannedRun]]:
-        """A transfer of the row's encoder, and runs it needs besides."""
+        """A transfer of the row's encoder, or of none, and runs it needs besides."""
         facts, data = self.catalogue.task(task), get_task(task)
         recipe = facts.default
         for key, value in config.transfer.get(task, {}).items():
             recipe = overrides.set_field(recipe, key, value, prefix=f"transfer.{task}")
         language = getattr(config.language, task) if facts.reads_text else None
         extra: dict[str, PlannedRun] = {}
-        inputs = {"encoder": encoder.run_id}
+        inputs = {} if encoder is None else {"encoder": encoder.run_id}
         if language == TEXT_LM:
             extra[Kind.TEXT_LM.value] = self.text_lm(config, seed)
             inputs[TEXT_LM] = extra[Kind.TEXT_LM.value].run_id
@@ -241,9 +249,13 @@ class Resolver:
             seed=seed,
             inputs=inputs | self._inputs(wanted, config.data),
         )
-        parents = (encoder, *extra.values())
+        parents = (*([] if encoder is None else [encoder]), *extra.values())
         needed = [data.train, *(_texts(config.data) if language == SCRATCH else ())]
         problem = next((run.problem for run in parents if run.problem), "") or self._problem(needed)
+        if encoder is None and language == SCRATCH:
+            problem = (
+                problem or f"language.{task} is {SCRATCH!r}, in the size of an encoder's run, and a blind row has none"
+            )
         weight = facts.reads_text + facts.generates
         needs = tuple(run.run_id for run in parents)
         return self._run(spec, {"recipe": recipe}, problem, weight, needs), extra
@@ -277,12 +289,9 @@ def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
 
 
 def _mode(row: Row) -> Mode:
-    try:
-        return Mode(row.mode)
-    except ValueError:
-        raise ConfigError(
-            f"row {row.label!r}: there is no transfer mode {row.mode!r}; it can be {' or '.join(Mode)}"
-        ) from None
+    if row.mode not in (modes := get_args(Mode)):
+        raise ConfigError(f"row {row.label!r}: there is no transfer mode {row.mode!r}; it can be {' or '.join(modes)}")
+    return row.mode
 
 
 def _tokenizer(data: DataConfig) -> str:
@@ -292,6 +301,13 @@ def _tokenizer(data: DataConfig) -> str:
 def _texts(data: DataConfig) -> tuple[str, ...]:
     """The corpus the tokenizer is made from, where it is made here."""
     return () if data.tokenizer is not None else (data.tokenizer_text,)
+
+
+def _reads_own_folder(row: Resolved) -> bool:
+    """Whether a row's encoder is trained on a folder that is set, and not on the embedded corpus."""
+    encoder = row.stages.get(Kind.PRETRAIN.value)
+    corpus = encoder.spec.inputs.get("corpus", ABSENT) if encoder is not None else ABSENT
+    return corpus != ABSENT and not is_embedded(corpus)
 
 
 def _counterpart(table: Table, row: Row, scale: Scale) -> Row | None:

@@ -16,7 +16,7 @@ from experiments.configuration.config import OptimConfig, Precision
 from experiments.configuration.typed import from_plain
 from results.canonical import merge, plain, run_id, split
 from results.record import write_atomic
-from results.schema import Kind, Mode
+from results.schema import BLIND, Kind, Mode
 
 ABSENT = "absent"  # digest of data that is not set
 SPEC_FILE = "spec.json"
@@ -93,7 +93,7 @@ class TextLmSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSpec:
-    """One transfer task on one encoder; it is trained once and scored on all of its test sets."""
+    """One transfer task on one encoder, or on none in mode "blind"; trained once, scored on all of its test sets."""
 
     kind: ClassVar[Kind] = Kind.TRANSFER
     protocol: int
@@ -103,11 +103,13 @@ class TransferSpec:
     precision: Precision  # of the encoder and of the head's training
     language: str | None  # "scratch", "text_lm" or a name; None: the task reads no text
     seed: int
-    inputs: Mapping[str, str]  # encoder, text_lm, train and each test set
+    inputs: Mapping[str, str]  # encoder (none in mode "blind"), text_lm, train and each test set
 
     @property
     def label(self) -> str:
         """Readable part of the run_id."""
+        if self.mode == BLIND:
+            return f"{self.task}-{BLIND}-s{self.seed}"
         encoder = self.inputs["encoder"].removeprefix(f"{Kind.PRETRAIN}-").rpartition("-")[0]
         return f"{self.task}-{encoder}"
 

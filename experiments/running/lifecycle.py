@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str =
 
 def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> Status:
     """The owner's part: what is tried, and what is written down of it."""
+    _code()
     spec = load_spec(folder)
     progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)
     progress.write(note="starting")
@@ -125,6 +127,12 @@ def record_death(run_id: str, place: Place, scale: str, reason: str) -> None:
     lease.end("failed", reason)
 
 
+@cache
+def _code() -> provenance.Revision:
+    """The code this process runs: the commit when its first run began, whatever is checked out or edited later."""
+    return provenance.revision(ROOT)
+
+
 def _stage(spec: Spec) -> str:
     return spec.task if isinstance(spec, TransferSpec) else SHOWN_STAGES[spec.kind]
 
@@ -151,7 +159,7 @@ def _blocked(folder: Path, place: Place) -> str:
 def _write(
     folder: Path, run_id: str, spec: Spec, scale: str, status: Status, reason: str, outcome: Outcome, seconds: float
 ) -> None:
-    code, parts = provenance.revision(ROOT), Written.load(folder)
+    code, parts = _code(), Written.load(folder)
     finite = {key: value for key, value in outcome.metrics.items() if math.isfinite(value)}
     not_finite = {key: f"it is {value}" for key, value in outcome.metrics.items() if key not in finite}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,12 +1,14 @@
-"""Probes of a run in training: what the language model gains from the images, on documents no step trains on.
+"""Probes of a run in training, on documents no step trains on: what an objective watches, what the language model gains
+from the images, how hard each term pulls at the encoder, and a warning where the encoder has collapsed.
 
 The LCL paper (4.2) reports that generation-only methods reach a text loss close to LCL's while their features collapse.
 This number ("visual use", our choice) shows it: text loss with the images of other documents, and with black images,
 minus the text loss with the true ones.
 
-Shape letters: m images, s image side.
+Shape letters: m images, p patches, v vision width, s image side.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -20,31 +22,74 @@ from data.images import ImageTransform
 from experiments.running.fit import Precision, Probe
 from objectives.base import Objective
 
+logger = logging.getLogger(__name__)
+
 Change = Literal["shuffled", "zeroed"]
 
 
+LEAST_STD_RATIO, LEAST_RANK_SHARE, IN_A_ROW = 0.1, 0.05, 3  # below these at so many probes: collapsed
+
+
 def visual_use(objective: Objective, batch: Batch, transform: ImageTransform, precision: Precision) -> Probe:
-    """A probe for `fit`: the objective's watch values on a fixed batch, and visual use where it predicts text.
+    """A probe for `fit`: the objective's watch values on a fixed batch, visual use where it predicts text, and the
+    gradient of each term's mean at the patch tokens (its norm).
 
     Values are those of evaluation mode, under names that begin with "probe_". A batch of one document has no visual
-    use "shuffled".
+    use "shuffled". Three probes in a row with collapsed features are a warning in the run's log.
     """
     others = changed(batch, transform)
+    largest = min(len(batch.images), objective.vision.width)
+    collapsed = 0
 
     @torch.no_grad()
     def run(step: int) -> dict[str, float]:
+        nonlocal collapsed
         objective.eval()
         device = next(objective.parameters()).device.type
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            seen = objective(batch.to(device)).watch
+            seen, pulls = _observe(objective, batch.to(device))
             found = {f"probe_{name}": float(value) for name, value in seen.items()}
+            found |= {f"probe_grad_{name}": pull for name, pull in pulls.items()}
             if "text_nll" in seen:
                 for name, images in others.items():
                     other = objective(replace(batch, images=images).to(device)).watch["text_nll"]
                     found[f"probe_visual_use_{name}"] = float(other) - float(seen["text_nll"])
+        collapsed = collapsed + 1 if is_collapsed(found, largest) else 0
+        if collapsed == IN_A_ROW:
+            logger.warning(
+                "the encoder has collapsed: at step %d, std ratio %.3f and effective rank %.1f of %d, and at the %d "
+                "probes before; its transfer will be near chance",
+                step, found["probe_feature_std_ratio"], found["probe_rankme"], largest, IN_A_ROW - 1,
+            )  # fmt: skip
         return found
 
     return run
+
+
+def is_collapsed(found: Mapping[str, float], largest: int) -> bool:
+    """Whether a probe's features are near one point; False where it has none. largest: effective rank they could have,
+    the width of the encoder or the number of images."""
+    if "probe_rankme" not in found:
+        return False
+    return found["probe_feature_std_ratio"] < LEAST_STD_RATIO or found["probe_rankme"] < LEAST_RANK_SHARE * largest
+
+
+@torch.enable_grad()
+def _observe(objective: Objective, batch: Batch) -> tuple[Mapping[str, Tensor], Mapping[str, float]]:
+    """Watch values, and for each term the norm of its mean's gradient at the patch tokens."""
+    taps: list[Float[Tensor, "m p v"]] = []
+    hook = objective.vision.register_forward_hook(lambda module, inputs, output: taps.append(output))
+    try:
+        losses = objective(batch)
+    finally:
+        hook.remove()
+    pulls = {}
+    for name, term in losses.terms.items():
+        grads = torch.autograd.grad(
+            term.sum / term.count.clamp(min=1), taps, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        pulls[name] = float(torch.stack([grad.float().norm() for grad in grads]).norm())
+    return losses.watch, pulls
 
 
 def changed(batch: Batch, transform: ImageTransform) -> Mapping[Change, Float[Tensor, "m 3 s s"]]:

@@ -15,9 +15,9 @@ from backbones.lm import LanguageModel
 from backbones.masks import causal
 from backbones.sizes import LanguageSize
 from data.batch import Rows, TokenType
-from data.collate import pad_rows
 from data.document import Bad, Corpus
-from data.render import Row
+from data.loading.collate import pad_rows
+from data.loading.render import Row
 from data.seeds import generator
 from data.tokenizer import Tokenizer
 from experiments.configuration.place import Place

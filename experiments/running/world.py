@@ -16,16 +16,17 @@ from torch import nn
 from backbones.build import build_vision
 from backbones.sizes import Size
 from backbones.vit import VisionEncoder
-from data import downstream
 from data.batch import Batch, Split
 from data.corpora import open_corpus
 from data.document import Bad, Corpus
 from data.errors import CorpusError
-from data.held_out import SHARE, split
 from data.images import Centred, ImageTransform
-from data.loader import Loader
-from data.mmc4 import Mmc4Corpus, Mmc4Pairs
-from data.select import Rules, choose_images
+from data.loading.held_out import SHARE, split
+from data.loading.loader import Loader
+from data.loading.select import Rules, choose_images
+from data.readers import downstream
+from data.readers.mmc4 import Mmc4Corpus
+from data.readers.mmc4_pair import Mmc4Pairs
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_corpus
 from experiments.configuration.place import Place

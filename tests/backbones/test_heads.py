@@ -12,18 +12,19 @@ from backbones.heads import Connector, ContextReadout, Temperature
 
 def slow_pool(connector: Connector, patches: Tensor) -> Tensor:
     """Image by image, head by head."""
-    d = connector.to_output.in_features
+    value_path = connector.to_tokens
+    d = value_path.to_output.in_features
     e = d // connector.heads
     query = connector.to_query(connector.norm_query(connector.query))
     pooled = []
     for image in patches:
-        keys, values = connector.to_key(connector.norm_key(image)), connector.to_value(connector.norm_value(image))
+        keys, values = connector.to_key(connector.norm_key(image)), value_path.to_value(value_path.norm_value(image))
         parts = []
         for h in range(connector.heads):
             one = slice(h * e, (h + 1) * e)
             attention = torch.softmax(torch.stack([query[one] @ key[one] / math.sqrt(e) for key in keys]), dim=0)
             parts.append(sum(a * value[one] for a, value in zip(attention, values, strict=True)))
-        pooled.append(connector.to_output(torch.cat(parts)))
+        pooled.append(value_path.to_output(torch.cat(parts)))
     return torch.stack(pooled)
 
 
@@ -33,7 +34,9 @@ def test_connector_equals_the_written_out_form() -> None:
     patches = torch.randn(3, 5, 96)
     visual = connector(patches)
     torch.testing.assert_close(visual.pooled, slow_pool(connector, patches), atol=1e-5, rtol=1e-5)
-    tokens = connector.to_output(connector.to_value(connector.norm_value(patches)))
+    path = connector.to_tokens
+    values = F.layer_norm(patches, (96,), path.norm_value.weight, path.norm_value.bias) @ path.to_value.weight.T
+    tokens = (values + path.to_value.bias) @ path.to_output.weight.T
     torch.testing.assert_close(visual.tokens, tokens)
 
 
@@ -59,8 +62,8 @@ def test_query_path_gets_no_gradient_from_the_tokens() -> None:
 def test_connector_starts_as_specified() -> None:
     connector = Connector(1024, 768)
     assert connector.heads == 12
-    assert connector.to_output.bias is None
-    for linear in (connector.to_query, connector.to_key, connector.to_value):
+    assert connector.to_tokens.to_output.bias is None
+    for linear in (connector.to_query, connector.to_key, connector.to_tokens.to_value):
         assert linear.bias.abs().max() == 0
     assert connector.query.std().item() == pytest.approx(1, abs=0.1)
     norms = [module for module in connector.modules() if isinstance(module, torch.nn.LayerNorm)]
@@ -76,8 +79,8 @@ def test_connector_without_images() -> None:
 
 
 def test_connector_refuses_heads_that_do_not_divide() -> None:
-    with pytest.raises(ValueError, match=r"100.*3 heads"):
-        Connector(96, 100, heads=3)
+    with pytest.raises(ValueError, match=r"200.*3 heads.*multiple of 64"):
+        Connector(96, 200)
 
 
 def test_context_readout() -> None:

@@ -268,7 +268,3 @@ def test_losses_sum_over_patches() -> None:
     assert codes.loss(torch.zeros(5, 64), torch.arange(5)) == pytest.approx(5 * np.log(64))
     assert pixels.loss(torch.full((5, 192), 2.0), torch.zeros(5, 192)) == pytest.approx(20.0)
     assert codes.loss(torch.zeros(0, 64), torch.zeros(0, dtype=torch.int64)) == 0
-
-
-def test_no_target_uses_outside_supervision() -> None:
-    assert not any(target.external_supervision for target in (RandomCodes, CentroidCodes, Pixels))

@@ -40,6 +40,14 @@ def test_logits_equal_transformers(language: LanguageModel) -> None:
     torch.testing.assert_close(ours, expected[valid], atol=1e-5, rtol=0)
 
 
+def test_the_head_is_the_embedding(language: LanguageModel) -> None:
+    weight, y = language.decoder.embed_tokens.weight, torch.randn(2, language.width)
+    language.logits(y)[:, 5].sum().backward()
+    expected = torch.zeros_like(weight)
+    expected[5] = y.sum(dim=0)
+    torch.testing.assert_close(weight.grad, expected)
+
+
 def test_causal_leakage(language: LanguageModel) -> None:  # INV-LM-1
     ids, _ = ragged()
     allowed = causal(torch.ones_like(ids, dtype=torch.bool))

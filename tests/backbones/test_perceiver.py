@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from slow import causally, slow_attention, slow_norm
 from torch.nn import functional as F
 
 from backbones.attention import Attention, attend, attention_weights
@@ -60,6 +61,52 @@ def test_resampler_images_do_not_mix() -> None:
     torch.testing.assert_close(resampler(patches)[1:2], resampler(patches[1:2]))
 
 
+def slow_feed_forward(block: torch.nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    norm, up, _, down = block
+    wide = slow_norm(norm, x) @ up.weight.T
+    return (wide * (1 + torch.erf(wide / 2**0.5)) / 2) @ down.weight.T
+
+
+def test_resampler_is_its_equation() -> None:
+    resampler = PerceiverResampler(32, latents=5, depth=2, heads=2)
+    for norm in [module for module in resampler.modules() if isinstance(module, torch.nn.LayerNorm)]:
+        torch.nn.init.normal_(norm.weight)  # as they start, a norm of a norm would be no change
+        torch.nn.init.normal_(norm.bias)
+    patches = torch.randn(3, 7, 32)
+    for image, found in zip(patches, resampler(patches), strict=True):
+        x = resampler.latents
+        for layer in resampler.layers:
+            queries = slow_norm(layer.norm_latents, x)
+            keys = torch.cat([slow_norm(layer.norm_patches, image), queries])  # the latents are among them
+            x = x + slow_attention(layer.attention, queries, keys, lambda i, j: True)
+            x = x + slow_feed_forward(layer.feed_forward, x)
+        torch.testing.assert_close(found, slow_norm(resampler.norm, x), atol=1e-5, rtol=1e-5)
+
+
+def test_causal_former_is_its_equation() -> None:
+    former = CausalFormer(16, 24, queries=5, depth=2, width=32, heads=2, ffn=64)
+    for norm in [module for module in former.modules() if isinstance(module, torch.nn.LayerNorm)]:
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    patches = torch.randn(3, 7, 16)
+    for image, found in zip(patches, former(patches), strict=True):
+        x, seen = former.queries, slow_norm(former.norm_patches, image)
+        for layer in former.layers:
+            own = slow_norm(layer.norm_self, x)
+            x = x + slow_attention(layer.self_attention, own, own, causally)
+            x = x + slow_attention(layer.cross_attention, slow_norm(layer.norm_cross, x), seen, lambda i, j: True)
+            norm, up, _, down = layer.feed_forward
+            x = x + (slow_norm(norm, x) @ up.weight.T).clamp(min=0) @ down.weight.T
+        expected = slow_norm(former.norm, x) @ former.proj.weight.T + former.proj.bias
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_latents_start_at_unit_scale_and_queries_small() -> None:
+    assert PerceiverResampler(128, latents=64, depth=1, heads=1).latents.std().item() == pytest.approx(1, abs=0.05)
+    former = CausalFormer(16, 16, queries=64, depth=1, width=128, heads=2, ffn=64)
+    assert former.queries.std().item() == pytest.approx(0.02, abs=0.001)
+
+
 def test_gated_block_starts_as_nothing() -> None:
     block = GatedCrossAttention(32, 16, heads=2)
     y, context = torch.randn(2, 4, 32), torch.randn(2, 6, 16)
@@ -75,9 +122,14 @@ def test_gated_block_is_its_equation() -> None:
     torch.nn.init.constant_(block.feed_forward_gate, -0.7)
     y, context = torch.randn(2, 4, 32), torch.randn(2, 6, 16)
     allowed = torch.rand(2, 4, 6) < 0.5
-    mid = y + torch.tanh(torch.tensor(0.3)) * block.attention(block.norm(y), context, allowed)
-    by_hand = mid + torch.tanh(torch.tensor(-0.7)) * block.feed_forward(mid)
-    torch.testing.assert_close(block(y, context, allowed), by_hand)
+    found = block(y, context, allowed)
+    for row in range(2):
+        read = slow_attention(
+            block.attention, slow_norm(block.norm, y[row]), context[row], lambda i, j, row=row: bool(allowed[row, i, j])
+        )
+        mid = y[row] + torch.tanh(torch.tensor(0.3)) * read
+        by_hand = mid + torch.tanh(torch.tensor(-0.7)) * slow_feed_forward(block.feed_forward, mid)
+        torch.testing.assert_close(found[row], by_hand, atol=1e-5, rtol=1e-5)
 
 
 def test_paper_sizes_add_the_parameters_the_specification_counts() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -47,6 +48,22 @@ def test_declares_what_it_reads(name: str) -> None:
     assert all(isinstance(layout, Layout) for layout in kind.layouts)
     assert kind.lm_passes >= 0
     assert kind.__module__ and (kind.__doc__ or "").strip()
+
+
+def closed_choices(of: type) -> dict[str, tuple[object, ...]]:
+    hints = get_type_hints(of)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_closed_choice_is_a_literal_and_anything_else_is_refused_by_name(name: str) -> None:
+    kind = get(name)
+    assert not [field for field, hint in get_type_hints(kind.Config).items() if hint is str], "an open set of words"
+    for field, choices in closed_choices(kind.Config).items():
+        config = kind.Config()
+        object.__setattr__(config, field, "sometimes")  # the shape checker of the tests would stop it earlier
+        with pytest.raises(ValueError, match=f"{field}.*'sometimes'.*{choices[0]}"):
+            config.__post_init__()
 
 
 @pytest.mark.parametrize("name", NAMES)

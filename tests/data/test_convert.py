@@ -15,12 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.convert import main
+from data.convert.__main__ import main
+from data.convert.html import Picture, decode, parse
+from data.convert.sentences import split
 from data.corpora import open_corpus
 from data.document import RawDocument
-from data.html import Picture, decode, parse
 from data.images import open_image
-from data.sentences import split
 
 FILLER = "Ten plain words of text follow here to make it long enough. "
 
@@ -447,7 +447,7 @@ def test_out_that_is_not_empty_is_left_alone(tmp_path, capsys):
 def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch, capsys):
     root, out = site(tmp_path, many()), tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("data.convert._Writer.end_shard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("data.convert.mmc4._Writer.end_shard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["html", str(root), str(out)]) == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["site"]
     out.mkdir()  # empty is fine

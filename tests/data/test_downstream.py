@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tar_helpers import write_shards
 
-from data.downstream import COCO_TEST, IMAGENET_VAL, imagenet, karpathy, nocaps, pairs
 from data.errors import CorpusError
-from data.laion import write_shards
-from data.splits import Expected
+from data.readers.downstream import COCO_TEST, IMAGENET_VAL, imagenet, karpathy, nocaps, pairs
+from data.readers.splits import Expected
 
 
 def picture(colour: str = "red", form: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> bytes:

@@ -14,16 +14,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pil
 
-from data import loader as loader_module
 from data.batch import Layout, TokenType
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage
-from data.held_out import MOST, split
 from data.images import Centred, ImageTransform
-from data.loader import Bounded, Loader, Pictures
-from data.mmc4 import Mmc4Pairs
+from data.loading import cache
+from data.loading.cache import Bounded, Pictures
+from data.loading.held_out import MOST, split
+from data.loading.loader import Loader
+from data.loading.select import Rules, choose_images
+from data.readers.mmc4_pair import Mmc4Pairs
 from data.seeds import generator
-from data.select import Rules, choose_images
 from data.tokenizer import Tokenizer
 
 BYTES = Tokenizer.train_bpe([], 256)
@@ -490,8 +491,8 @@ def test_images_are_normalised_float_tensors():
 
 def test_loaders_of_a_process_decode_a_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, held, opened = pages(6), Pictures(2**20), []
-    decode = loader_module.open_image
-    monkeypatch.setattr(loader_module, "open_image", lambda ref: (opened.append(ref.name), decode(ref))[1])
+    decode = cache.open_image
+    monkeypatch.setattr(cache, "open_image", lambda ref: (opened.append(ref.name), decode(ref))[1])
     first, second = (list(load(corpus, total_images=24, pictures=held).batches()) for _ in range(2))
     assert len(opened) == len(set(opened)) > 0
     for one, other in zip(first, second, strict=True):

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.batch import Layout, TokenType
-from data.collate import Item, collate
 from data.document import Image, ImageRef, Text
 from data.images import ImageTransform
-from data.render import COLLAPSED, PAIR_LAYOUTS, Writing, render
-from data.select import Sample
+from data.loading.collate import Item, collate
+from data.loading.render import COLLAPSED, PAIR_LAYOUTS, Writing, render
+from data.loading.select import Sample
 from data.tokenizer import SpecialTokens
 
 SPECIAL = SpecialTokens(pad=1, bos=2, eos=2, boi=90, eoi=91, img=92, mask=93, vocab_size=96)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.document import Bad, Cause, Image, ImageRef, RawDocument, Text
-from data.select import CapPolicy, Rules, Sample, choose_images, place, prepare, sample, truncate
+from data.loading.select import CapPolicy, Rules, Sample, choose_images, place, prepare, sample, truncate
 from data.tokenizer import Tokenizer
 
 BYTES = Tokenizer.train_bpe([], 256)  # one token per byte: lengths can be read off the text

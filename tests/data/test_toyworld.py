@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import downstream
 from data.batch import Split
 from data.corpora import open_corpus
 from data.document import Bad
 from data.images import open_image
+from data.readers import downstream
 from data.toyworld import write
 from data.toyworld.language import CAPTIONS, DISTRACTORS, EMPTY_LEADS, EMPTY_TITLES, HELD_OUT, NAMES
 from data.toyworld.patterns import COLOURS, PATTERNS, PLAIN, WAVY, Scene, Style, render

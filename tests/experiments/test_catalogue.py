@@ -1,16 +1,20 @@
 """The real objectives and tasks answer as planning expects, and every declared table can be planned from them."""
 
+from typing import Literal, get_origin
+
 import pytest
 from plan_helpers import DIGESTS, decided
 
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.overrides import ConfigError, apply, parse
 from experiments.configuration.recipe import SCALES, get_scale
-from experiments.configuration.typed import from_plain
+from experiments.configuration.typed import from_plain, hints
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
 from experiments.planning.specs import PretrainSpec, read_spec, to_plain
 from experiments.tables import TABLES
+from objectives import registry as objectives
+from transfer import registry as tasks
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -23,6 +27,25 @@ def test_every_declared_table_resolves(scale: str) -> None:
         if isinstance(run.spec, PretrainSpec) and run.spec.objective is not None:
             config = Suite().config_class("objectives", run.spec.objective.name)
             from_plain(config, run.spec.objective.config)  # what a job does with it
+
+
+def closed_choices() -> list[str]:
+    """Keys of every closed choice of every objective and transfer task."""
+    found = []
+    for group, names in (("objectives", objectives.available()), ("transfer", tasks.available())):
+        for name in names:
+            for field, hint in hints(Suite().config_class(group, name)).items():
+                if get_origin(hint) is Literal:
+                    found.append(f"{group}.{name}.{field}")
+    return found
+
+
+def test_what_is_no_choice_is_refused_while_planning() -> None:
+    keys = closed_choices()
+    assert {"objectives.lcl.skip_rule", "objectives.blip2.negatives", "transfer.classify.probe_tokens"} <= set(keys)
+    for key in (*keys, "transfer.classify.probes"):
+        with pytest.raises(ConfigError, match=f"--set {key}=sometimes: 'sometimes' is not .*one of "):
+            apply(get_scale("tiny").config, parse([f"{key}=sometimes"]))
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -84,7 +84,7 @@ def test_folders_get_the_names_and_an_interrupted_migration_is_finished(tmp_path
     made = renamed(runs, before)
     first, second = before[:2]
     write(made[first.run_id], tmp_path / first.run_id)  # killed before the folder was renamed
-    assert rename_folders(tmp_path, made) == len(made) == 35
+    assert rename_folders(tmp_path, made) == len(made) == 36
     records, problems = load_all(tmp_path)
     assert not problems and {record.run_id for record in records} == {run.run_id for run in runs}
     for record in made:

@@ -1,6 +1,7 @@
 """What is run, once; what names a run; and that rows differ in nothing they do not declare."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,16 +14,19 @@ from plan_helpers import DIGESTS, TINY, FakeCatalogue, record_of, without_detail
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record
 
+from data.toyworld.spec import ToyworldSpec
 from experiments.configuration.config import RunConfig
 from experiments.configuration.overrides import ConfigError, apply, parse
-from experiments.configuration.recipe import get_scale
+from experiments.configuration.recipe import STATED, get_scale
 from experiments.launching.machine import ordered
 from experiments.planning import plan as planning
-from experiments.planning.fairness import FairnessError, declared_differences, undeclared_differences
+from experiments.planning.catalogue import Catalogue, Suite
+from experiments.planning.fairness import FairnessError, Resolved, undeclared_differences
 from experiments.planning.plan import Plan, PlannedRun, Resolver, build_plan, listing
 from experiments.planning.specs import PretrainSpec, TransferSpec, Written, read_spec, to_plain
 from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
 from results.canonical import flatten, spec_hash
+from results.compare import differences
 from results.record import parse as parse_record
 from results.report import render
 from results.schema import Kind, Row, RunRecord, Status, Table
@@ -34,7 +38,7 @@ def plan(
     sets: Sequence[str] = (),
     digests: Mapping[str, str] = DIGESTS,
     scale: str = "tiny",
-    catalogue: FakeCatalogue | None = None,
+    catalogue: Catalogue | None = None,
 ) -> Plan:
     catalogue = catalogue or FakeCatalogue()
     chosen = get_scale(scale)
@@ -57,14 +61,17 @@ def done(run: PlannedRun, **changes: Any) -> RunRecord:
     return record_of(run, changes.pop("metrics", {}), **changes)
 
 
+BLIND_ROW = "Blind (captions without an image)"
+
+
 # ---- what is run ----
 
 
-def test_table_1_needs_nine_encoders_one_language_model_and_three_transfers_each() -> None:
+def test_table_1_needs_nine_encoders_one_language_model_three_transfers_each_and_blind_captions() -> None:
     kinds = [run.kind for run in plan().runs]
-    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [9, 1, 27]
+    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [9, 1, 28]
     kinds = [run.kind for run in plan(seeds=(0, 1, 2)).runs]
-    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [27, 3, 81]
+    assert [kinds.count(kind) for kind in (Kind.PRETRAIN, Kind.TEXT_LM, Kind.TRANSFER)] == [27, 3, 84]
 
 
 def test_parents_come_before_their_children() -> None:
@@ -81,10 +88,31 @@ def test_a_transfer_needs_its_encoder_and_captioning_the_language_model_all_rows
     for run in made.runs:
         if isinstance(run.spec, TransferSpec):
             kinds = [by_id[parent].kind for parent in run.needs]
-            assert kinds == [Kind.PRETRAIN] + [Kind.TEXT_LM] * (run.spec.task == "caption")
-            assert run.spec.inputs["encoder"] == run.needs[0]
-            text_lms |= set(run.needs[1:])
+            blind = run.spec.mode == "blind"
+            assert kinds == [Kind.PRETRAIN] * (not blind) + [Kind.TEXT_LM] * (run.spec.task == "caption")
+            assert blind or run.spec.inputs["encoder"] == run.needs[0]
+            text_lms |= {parent for parent in run.needs if by_id[parent].kind is Kind.TEXT_LM}
     assert len(text_lms) == 1
+
+
+def test_a_blind_row_writes_captions_and_differs_from_the_others_in_its_mode_and_encoder_alone() -> None:
+    made = plan()
+    stages = {slot.stage: slot.run_id for slot in made.slots["table1"] if slot.row == BLIND_ROW}
+    assert list(stages) == ["caption"]
+    runs = {run.run_id: run for run in made.runs}
+    blind = runs[stages["caption"]]
+    (lcl,) = [s.run_id for s in made.slots["table1"] if (s.row, s.stage) == ("LCL", "caption")]
+    theirs = dict(runs[lcl].plain)
+    inputs = {name: value for name, value in theirs["inputs"].items() if name != "encoder"}
+    assert blind.plain == {**theirs, "mode": "blind", "inputs": inputs}
+    assert blind.run_id.startswith("transfer-caption-blind-s0-") and read_spec(blind.plain) == blind.spec
+
+
+def test_a_blind_row_whose_language_model_would_take_its_size_from_an_encoder_says_so() -> None:
+    made = plan(sets=["language.caption=scratch"])
+    (run,) = [run for run in made.runs if isinstance(run.spec, TransferSpec) and run.spec.mode == "blind"]
+    assert "language.caption is 'scratch'" in run.problem
+    assert not any(each.problem for each in made.runs if each is not run)
 
 
 def test_equal_rows_of_different_tables_are_one_run() -> None:
@@ -201,7 +229,7 @@ def test_no_path_is_in_any_spec() -> None:
 
 def test_seeds_share_everything_but_the_seed() -> None:
     made = plan(seeds=(0, 1))
-    for row in TABLE1.rows:
+    for row in (row for row in TABLE1.rows if row.mode != "blind"):
         first, second = (flatten(to_plain(pretrain(made, row.label, seed=seed))) for seed in (0, 1))
         assert {key for key in first if first[key] != second[key]} == {"seed"}
 
@@ -235,19 +263,21 @@ def test_rows_of_a_table_differ_in_nothing_undeclared(table: Table, scale: str) 
     rows = list(resolved(table, scale).values())
     for a in rows:
         for b in rows:
-            for stage in a.stages:
+            for stage in a.stages.keys() & b.stages.keys():
                 assert undeclared_differences(a, b, stage) == {}
 
 
 def test_declared_differences_are_objective_corpus_and_override() -> None:
+    def between(a: Resolved, b: Resolved) -> dict[str, tuple[Any, Any]]:
+        return differences(a.stages["pretrain"].plain, b.stages["pretrain"].plain)
+
     rows = resolved(TABLE1)
-    found = declared_differences(rows["CLIP"], rows["LCL"])
+    found = between(rows["CLIP"], rows["LCL"])
     assert {key.split(".")[0] for key in found} == {"objective", "data"}
     assert found["data.name"] == ("mmc4-pair", "mmc4")
     rows = resolved(TABLE6A)
-    found = declared_differences(rows["Gen. only"], rows["LCL"])
+    found = between(rows["Gen. only"], rows["LCL"])
     assert found == {"objective.config.contrast_weight": (0.0, 0.1)}
-    assert declared_differences(rows["LCL"], rows["LCL"]) == {}
 
 
 class Tampered(Resolver):
@@ -406,21 +436,40 @@ def test_the_plan_fills_the_table_it_was_made_for() -> None:
     assert set(publication.records) == ids(made)
     text = render(TABLE1, publication)
     assert text.startswith("# Table 1: TINY SCALE") and text.count("50.0") == 9
-    assert "toy mmc4" in text
+
+
+def test_a_corpus_is_called_a_toy_exactly_if_it_is_the_embedded_one() -> None:
+    embedded = {name: f"{ToyworldSpec().folder_name}/{name}" for name in DIGESTS}
+    made = plan([TABLE1, TABLE5], digests={**embedded, "laion": "0123456789abcdef"})
+    publications = {name: made.publication(name, ()) for name in ("table1", "table5")}
+    assert publications["table1"].own_data == () and publications["table5"].own_data == ("LCL on LAION",)
+    own = plan(digests={**embedded, "mmc4": "0123456789abcdef"}).publication("table1", ())
+    assert "Random encoder" not in own.own_data and {"CLIP", "LCL"} <= set(own.own_data)
+    assert own.data_label(TABLE1.rows[0]) == "mmc4-pair"
+    assert publications["table1"].data_label(TABLE1.rows[0]) == "toy mmc4-pair"
+    assert plan(digests={}).publication("table1", ()).own_data == ()
 
 
 def test_the_recipe_section_compares_with_the_papers_scale() -> None:
     made = plan(sets=["pretrain.images=12345", "objectives.lcl.contrast_weight=7"])
     text = render(TABLE1, made.publication("table1", [done(run) for run in made.runs]))
-    changes = text[text.index("## What the tiny recipe changes") : text.index("## Differences")]
-    lines = {
-        line.split("|")[2].strip(): [cell.strip() for cell in line.split("|")]
-        for line in changes.splitlines()[4:]
-        if line
-    }
-    assert lines["images"][3:5] == ["2,048,000,000", "12,345"]
-    assert lines["objective.config.contrast_weight"][3:6] == ["0.1", "7", "LCL"]
-    assert not any("inputs" in key or "seed" in key for key in lines)
+    (stated,) = re.findall(r"^- pretrain, stated in the paper: (.*)$", text, re.M)
+    (open_,) = re.findall(r"^- pretrain, the suite's choice: (.*)$", text, re.M)
+    assert "images 2,048,000,000 → 12,345;" in stated and "objectives.lcl.contrast_weight 0.1 → 7" in stated
+    assert "optim.clip_norm none → 1" in open_ and "optim.lr" not in open_
+    assert "inputs" not in stated + open_ and "seed;" not in stated + open_
+
+
+def test_every_setting_that_is_called_stated_is_one_of_the_papers_recipe() -> None:
+    """A typing error would call a stated value the suite's choice."""
+    made = plan(scale="base16", catalogue=Suite())
+    found: dict[str, set[str]] = {}
+    for stages in made.references["table1"].values():
+        for stage, spec in stages.items():
+            name = (spec.get("objective") or {}).get("name")
+            leaves = {key.replace("objective.config", f"objectives.{name}") for key in flatten(spec)}
+            found[stage] = found.get(stage, set()) | leaves
+    assert not [(stage, key) for stage, keys in STATED.items() for key in keys if key not in found[stage]]
 
 
 def test_a_plan_at_the_papers_own_recipe_changes_nothing() -> None:

@@ -12,16 +12,16 @@ import torch
 from sweep_helpers import BUDGET, small_place
 from sweep_helpers import plan_pretraining as plan
 
-from data import held_out
 from data.batch import Batch
-from data.loader import Loader
+from data.loading import held_out
+from data.loading.loader import Loader
 from experiments.configuration.place import Place
 from experiments.running import fit, lifecycle, outcome, pretrain
 from experiments.running.fit import Cadence, Stopped
 from experiments.running.lifecycle import execute
 from experiments.running.world import ENCODER_FILE
 from objectives.registry import available, get
-from results import record
+from results import provenance, record
 from results.schema import Row, Status
 
 SIX_STEPS = tuple(change for change in BUDGET if not change.startswith("pretrain.images")) + (
@@ -240,3 +240,21 @@ def test_a_metric_that_is_not_finite_is_unavailable_and_the_run_is_not_lost(
     monkeypatch.setitem(lifecycle._RUNNERS, "pretrain", lambda *_: outcome.Outcome(metrics=metrics))
     found = done(place, run_id)
     assert found.metrics == {"std_ratio": 0.5} and found.unavailable == {"rankme": "it is nan"}
+
+
+def test_a_record_names_the_commit_the_run_began_with(
+    tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = small_place(corpora, tmp_path)
+    run_id = plan(place, Row(label="Random", objective=None, data="mmc4", control=True))
+    commits = iter([provenance.Revision("a" * 40, False), provenance.Revision("b" * 40, True)])
+    lifecycle._code.cache_clear()
+    monkeypatch.setattr(provenance, "revision", lambda root: next(commits))
+
+    # Whoever asks again, as a run that ends does, is told of a commit made meanwhile.
+    monkeypatch.setitem(lifecycle._RUNNERS, "pretrain", lambda *_: outcome.Outcome())
+    try:
+        found = done(place, run_id)
+    finally:
+        lifecycle._code.cache_clear()
+    assert (found.commit, found.dirty) == ("a" * 40, False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.images import ImageTransform
-from experiments.running.probe import changed, of_other_documents, visual_use
+from experiments.running.probe import changed, is_collapsed, of_other_documents, visual_use
 
 TRANSFORM = ImageTransform(size=32)
 
@@ -71,7 +71,59 @@ def test_visual_use_is_the_text_loss_that_the_true_images_save() -> None:
         assert abs(found[f"probe_visual_use_{name}"]) > 1e-4
 
 
+def test_probes_are_made_in_evaluation_mode() -> None:
+    lcl, modes = build("lcl").train(), []
+    lcl.vision.register_forward_hook(lambda module, inputs, output: modes.append(module.training))
+    visual_use(lcl, batch_for(lcl, documents()), TRANSFORM, "fp32")(0)
+    assert modes == [False] * 3  # true, shuffled and black images
+
+
 def test_an_objective_without_text_has_no_visual_use() -> None:
     clip = build("clip")
     found = visual_use(clip, batch_for(clip, pairs(4)), TRANSFORM, "fp32")(0)
     assert "probe_con_acc" in found and not any("visual_use" in name for name in found)
+
+
+@pytest.mark.parametrize("name", ["lcl", "coca", "supervised"])
+def test_the_pull_of_each_term_at_the_encoder_is_watched(name: str) -> None:
+    objective = build(name)
+    batch = batch_for(objective, documents(2) if name == "lcl" else pairs(6))
+    found = visual_use(objective, batch, TRANSFORM, "fp32")(0)
+    assert all(p.grad is None for p in objective.parameters())
+    for term in objective(batch).terms:
+        patches = objective.vision(batch.images).detach().requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(objective, "encode", lambda images, edit=None, patches=patches: patches)
+            found_term = objective(batch).terms[term]
+        (grad,) = torch.autograd.grad(found_term.sum / found_term.count, patches)
+        assert grad.norm() > 0
+        assert found[f"probe_grad_{term}"] == pytest.approx(grad.norm().item(), rel=1e-4)
+
+
+def test_a_term_without_images_pulls_at_nothing() -> None:
+    lcl = build("lcl")
+    found = visual_use(lcl, batch_for(lcl, pairs(3)), TRANSFORM, "fp32")(0)  # images before their text: no contrast
+    assert found["probe_grad_contrast"] == 0 and found["probe_grad_generate"] > 0
+
+
+def test_features_near_one_point_are_collapsed() -> None:
+    healthy = {"probe_feature_std_ratio": 0.5, "probe_rankme": 30.0}
+    assert not is_collapsed(healthy, 128) and not is_collapsed({}, 128)
+    assert is_collapsed({**healthy, "probe_feature_std_ratio": 0.09}, 128)
+    assert is_collapsed({**healthy, "probe_rankme": 6.3}, 128) and not is_collapsed(
+        {**healthy, "probe_rankme": 6.5}, 128
+    )
+
+
+def test_three_collapsed_probes_in_a_row_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    clip = build("clip")
+    probe = visual_use(clip, batch_for(clip, pairs(6)), TRANSFORM, "fp32")
+    scale = clip.vision.vit.norm.weight
+    warned = []
+    for step, weight in enumerate((0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)):
+        scale.data.fill_(weight)  # without it every image gives the same features
+        clip.vision.vit.norm.bias.data.fill_(1.0)
+        caplog.clear()
+        probe(step)
+        warned.append("has collapsed" in caplog.text)
+    assert warned == [False, False, False, False, False, True, False]

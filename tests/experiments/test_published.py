@@ -17,7 +17,7 @@ from experiments.launching import preflight
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.specs import TransferSpec
-from results import publish, record
+from results import items, publish, record
 from results.schema import RunRecord, metric_key
 
 
@@ -50,6 +50,7 @@ def published(runs: Path, seeds: int) -> dict[str, bytes]:
     made = plan(runs, seeds)
     publication = made.publication(TABLE.name, done(made))
     publish.export(publication, runs / "out" / "records")
+    items.export(TABLE, publication, runs, runs / "out" / "records")
     publish.collate(TABLE, publication, runs / "out" / "tables")
     return files(runs / "out")
 

@@ -57,11 +57,12 @@ def test_the_cost_reference_is_a_row_of_the_table(table: Table) -> None:
         assert table.cost_reference in {row.label for row in table.rows_at(scale)} | {""}
 
 
-def test_table_1_is_the_seven_methods_and_two_controls() -> None:
+def test_table_1_is_the_seven_methods_and_three_controls() -> None:
     rows = TABLE1.rows_at("tiny")
     methods = [row.objective for row in rows if not row.control]
     assert methods == ["clip", "coca", "blip2", "beit3", "flamingo", "emu", "lcl"]
-    assert [row.objective for row in rows if row.control] == [None, "supervised"]
+    controls = [(row.objective, row.mode) for row in rows if row.control]
+    assert controls == [(None, "frozen"), (None, "blind"), ("supervised", "frozen")]
     assert "supervised" not in [row.objective for row in TABLE1.rows_at("base16")]  # MMC4 has no labels
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, with_ids, with_images, words
+from helpers import IMAGE, SPECIAL, VOCABULARY, Doc, at_tiny, batch, documents, packed, with_ids, with_images, words
+from slow import slow_language
 from torch import Tensor
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -19,8 +20,8 @@ from backbones.heads import Connector
 from backbones.image_targets import CentroidCodes
 from backbones.lm import LanguageModel
 from backbones.vit import VisionEncoder
-from data.batch import Batch, Layout, TokenType
-from objectives.beit3 import BEiT3
+from data.batch import Batch, Layout, Rows, TokenType
+from objectives.beit3 import BEiT3, allowed
 from objectives.functional import total
 from objectives.masking import MaskPlan, MaskRules, plan_masks
 
@@ -49,7 +50,7 @@ def many() -> list[Doc]:
 
 def predictions(beit3: BEiT3, of: Batch, plan: MaskPlan) -> tuple[Tensor, Tensor]:
     """Image logits [m, p, k] at every slot and text logits [n, v] at hidden tokens."""
-    hidden, _ = beit3.read(of, plan)
+    hidden = beit3.read(of, plan)[0]
     slots = hidden[of[ROWS].token_type == TokenType.IMG].view(len(of.images), PATCHES, -1)
     return beit3.image_head(slots), beit3.language.logits(hidden[plan.text])
 
@@ -171,6 +172,60 @@ def test_inv_b3_2_mono_predictions_see_their_own_modality_only(beit3: BEiT3) -> 
         assert torch.equal(text_of_other_images, text) == mono
 
 
+def blocks(rows: Rows, row: int, mono: bool) -> list[tuple[int, int]]:
+    """For each position its document, and in a mono row the number of its image where it belongs to one, else 0."""
+    image, found = 0, []
+    for kind, document in zip(rows.token_type[row].tolist(), rows.doc_id[row].tolist(), strict=True):
+        image += kind == TokenType.BOI
+        of_image = kind in (TokenType.BOI, TokenType.IMG, TokenType.EOI)
+        found.append((document, image if of_image and mono else 0))
+    return found
+
+
+@pytest.mark.parametrize("mono", [True, False])
+def test_who_sees_whom_written_out(mono: bool) -> None:
+    for of in (make(documents()), packed(documents()[:2], ROWS, PATCHES)):
+        rows = of[ROWS]
+        mask = allowed(rows, torch.full((len(rows.input_ids),), mono))
+        for row, valid in enumerate(rows.attn_mask.tolist()):
+            block = blocks(rows, row, mono)
+            expected = [[a and b and block[i] == block[j] for j, b in enumerate(valid)] for i, a in enumerate(valid)]
+            assert mask[row].tolist() == expected
+
+
+@pytest.mark.parametrize("mono", [True, False])
+def test_documents_of_one_row_are_blind_to_each_other(beit3: BEiT3, mono: bool) -> None:
+    of = packed(documents()[:2], ROWS, PATCHES)
+    plan = with_mode(beit3.plan(of), mono)
+    first = of[ROWS].doc_id == 0
+    ids = plan.input_ids.clone()
+    ids[0, 1] = (int(ids[0, 1]) + 1) % 50 + 3
+    before, after = beit3.read(of, plan)[0], beit3.read(of, plan._replace(input_ids=ids))[0]
+    changed = (before != after).any(dim=-1)
+    assert changed[first].any() and not changed[~first].any()
+
+
+@pytest.mark.parametrize("mono", [True, False])
+def test_states_are_those_of_the_language_model_written_out(beit3: BEiT3, mono: bool) -> None:
+    of = make(documents()[:2])
+    rows, plan = of[ROWS], with_mode(beit3.plan(of), mono)
+    hidden, _, tokens = beit3.read(of, plan)
+    words, image = beit3.language.decoder.embed_tokens.weight, 0
+    for row in range(2):
+        length, parts = int(rows.attn_mask[row].sum()), []
+        kinds, ids = rows.token_type[row].tolist(), plan.input_ids[row].tolist()
+        for place in range(length):
+            if kinds[place] == TokenType.BOI:
+                parts += [words[[SPECIAL.boi]], tokens[image]]
+                image += 1
+            elif kinds[place] != TokenType.IMG:
+                parts.append(words[[ids[place]]])
+        block = blocks(rows, row, mono)
+        x = torch.cat(parts)
+        expected = slow_language(beit3.language, x, range(length), lambda i, j, block=block: block[i] == block[j])
+        torch.testing.assert_close(hidden[row, :length], expected, atol=1e-5, rtol=0)
+
+
 def test_inv_b3_2_mono_images_do_not_see_each_other(beit3: BEiT3) -> None:
     of = make(documents()[:1])
     other = of.images.clone()
@@ -186,7 +241,7 @@ def test_inv_b3_2_mono_images_do_not_see_each_other(beit3: BEiT3) -> None:
 def test_inv_b3_5_labels_of_visible_positions_do_not_matter(beit3: BEiT3) -> None:
     of = make(documents())
     rows, plan = of[ROWS], beit3.plan(of)
-    hidden, _ = beit3.read(of, plan)
+    hidden = beit3.read(of, plan)[0]
     targets = beit3.target.targets(beit3.pixels(of.images))
     loss = beit3.image_term(hidden, rows, plan, targets)[0].sum
     other = torch.where(plan.patches, targets, (targets + 1) % 64)
@@ -208,9 +263,7 @@ def test_inv_b3_5_text_loss_reaches_the_encoder_in_multi_only(
 
 def test_tokens_are_those_of_the_shared_connector(beit3: BEiT3) -> None:
     connector, patches = Connector(128, 128), torch.randn(2, PATCHES, 128)
-    norm, values, output = beit3.connector
-    for ours, shared in ((norm, connector.norm_value), (values, connector.to_value), (output, connector.to_output)):
-        ours.load_state_dict(shared.state_dict())
+    beit3.connector.load_state_dict(connector.to_tokens.state_dict())
     assert torch.equal(beit3.connector(patches), connector(patches).tokens)
 
 
@@ -238,6 +291,16 @@ def test_terms_are_sums_over_hidden_positions(beit3: BEiT3) -> None:
     true = of[ROWS].input_ids[plan.text]
     by_hand = -text.log_softmax(-1)[torch.arange(len(true)), true].sum()
     torch.testing.assert_close(losses.terms["masked_text"].sum, by_hand)
+
+
+def test_terms_weigh_one_to_one_and_each_has_a_weight_of_its_own(
+    vision: VisionEncoder, language: LanguageModel
+) -> None:
+    of = make(documents())
+    assert build(vision, language)(of).weights == {"masked_image": 1.0, "masked_text": 1.0}
+    config = BEiT3.Config(codes=64, target="rpq_random", image_weight=2.0, text_weight=3.0)
+    weighed = BEiT3(config, vision, language, SPECIAL)
+    assert weighed(of).weights == {"masked_image": 2.0, "masked_text": 3.0}
 
 
 @pytest.mark.parametrize("target", ["rpq_kmeans", "rpq_random", "pixel"])
@@ -321,9 +384,9 @@ def test_pixels_of_one_document_do_not_change_another(beit3: BEiT3) -> None:
 def test_visible_text_changes_the_loss_and_its_id_is_not_embedded_when_hidden(beit3: BEiT3) -> None:
     of = make(documents()[:1])
     plan = beit3.plan(of)
-    hidden, _ = beit3.read(of, plan)
+    hidden = beit3.read(of, plan)[0]
     place = int(plan.text[0].nonzero()[0])
-    again, _ = beit3.read(with_ids(of, ROWS, 0, place, 5), plan)
+    again = beit3.read(with_ids(of, ROWS, 0, place, 5), plan)[0]
     assert torch.equal(hidden, again)  # the model reads the plan's ids, never the batch's
 
 
@@ -363,10 +426,6 @@ def test_register_defaults() -> None:
 
 
 def test_options_that_cannot_be_are_refused(vision: VisionEncoder, language: LanguageModel) -> None:
-    config = BEiT3.Config()
-    object.__setattr__(config, "target", "vqkd")  # the shape checker of the tests would stop it earlier
-    with pytest.raises(ValueError, match="vqkd.*rpq_kmeans"):
-        config.__post_init__()
     with pytest.raises(ValueError, match="text_share_mono.*1.5"):
         MaskRules(text_share_mono=1.5)
     with pytest.raises(ValueError, match="0.9.*0.2"):
@@ -382,6 +441,23 @@ def prepare_on_a_rank(rank: int, folder: str, vision: VisionEncoder, language: L
     beit3.prepare([images])
     torch.save({"codebook": beit3.target.codebook}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def prepare_with_a_seed_of_its_own(rank: int, folder: str, vision: VisionEncoder, language: LanguageModel) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    config = BEiT3.Config(codes=64, target="rpq_random", codebook_seed=rank)
+    with pytest.raises(ValueError, match="different image targets"):
+        BEiT3(config, vision, language, SPECIAL).prepare([])
+    dist.destroy_process_group()
+
+
+def test_ranks_with_other_targets_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vision: VisionEncoder, language: LanguageModel
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    args = (str(tmp_path), vision, language)
+    mp.start_processes(prepare_with_a_seed_of_its_own, args, nprocs=2, start_method="fork")
 
 
 def test_both_ranks_hold_the_codebook_of_the_first(

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import IMAGE, Doc, batch_for, build, gradients, norm, pairs, share_weights, with_images, words
+from helpers import IMAGE, SPECIAL, Doc, batch_for, build, gradients, norm, pairs, share_weights, with_images, words
+from slow import slow_language
 from torch import Tensor
 
 from backbones.masks import causal
@@ -61,6 +62,50 @@ def test_inv_b2_3_rows_are_a_set() -> None:
     flipped = shuffled.matched.clone()
     flipped[3] = ~flipped[3]
     assert (matching_loss(logits, flipped).sum - loss).abs() > 1e-4
+
+
+def test_the_matching_pass_written_out() -> None:
+    blip2 = build("blip2")
+    docs = pairs(3)
+    batch = batch_for(blip2, docs)
+    tokens, _, rows = parts(blip2, batch)
+    tokens = tokens.detach() + torch.arange(16.0)[None, :, None] / 8  # patches that differ, so that none stands for all
+    logits = blip2.match(tokens, blip2.captions(batch), rows)
+    words, weight, bias = blip2.language.decoder.embed_tokens.weight, blip2.match_head.weight, blip2.match_head.bias
+    for row in range(len(rows.image)):
+        text = docs[int(rows.text[row])].text
+        before, after = [SPECIAL.bos, SPECIAL.boi], [SPECIAL.eoi, *text, SPECIAL.eos]
+        x = torch.cat([words[before], tokens[rows.image[row]], words[after]])
+        states = slow_language(blip2.language, x, range(len(x)), lambda i, j: True)
+        each = torch.stack([state @ weight.T + bias for state in states[2:18]])
+        assert (each - each[0]).abs().max() > 1e-3
+        torch.testing.assert_close(logits[row], each.mean(dim=0), atol=1e-5, rtol=0)
+
+
+def test_the_term_is_the_loss_of_these_rows_and_reaches_the_encoder() -> None:
+    blip2 = build("blip2")
+    batch = batch_for(blip2, pairs(4))
+    tokens, _, rows = parts(blip2, batch)
+    log_p = blip2.match(tokens, blip2.captions(batch), rows).log_softmax(dim=1)
+    by_hand = -sum(log_p[i, int(matched)] for i, matched in enumerate(rows.matched.tolist()))
+    term = blip2(batch).terms["match"]
+    torch.testing.assert_close(term.sum, by_hand)
+    assert norm(gradients(blip2, term.sum), "vision.") > 1e-3
+
+
+def test_terms_weigh_one_to_one_to_one_and_each_has_a_weight_of_its_own() -> None:
+    batch = batch_for(build("blip2"), pairs(3))
+    assert build("blip2")(batch).weights == {"contrast": 1.0, "match": 1.0, "caption": 1.0}
+    weighed = build("blip2", contrast_weight=2.0, match_weight=3.0, caption_weight=5.0)
+    assert weighed(batch).weights == {"contrast": 2.0, "match": 3.0, "caption": 5.0}
+
+
+def test_a_pair_draws_its_wrong_image_and_its_wrong_caption_on_their_own() -> None:
+    blip2, equal = build("blip2", hardness=0.0), []
+    for epoch in range(10):
+        drawn = parts(blip2, batch_for(blip2, pairs(12), epoch=epoch))[1]
+        equal.append((drawn.image == drawn.text).float().mean())
+    assert torch.stack(equal).mean().item() == pytest.approx(1 / 11, abs=0.08)  # eleven even candidates
 
 
 def test_each_pair_has_one_right_and_two_wrong_rows() -> None:
@@ -204,8 +249,6 @@ def test_local_negatives_are_global_ones_on_one_rank() -> None:
     share_weights(blip2, local)
     batch = batch_for(blip2, pairs(6))
     assert torch.equal(blip2(batch).terms["match"].sum, local(batch).terms["match"].sum)
-    with pytest.raises(ValueError, match="'nearby'"):
-        build("blip2", negatives="nearby")
 
 
 def test_hardness_scales_the_similarities_of_the_draw() -> None:

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import IMAGE, Doc, batch_for, build, gradients, norm, pairs, share_weights, with_images
+from helpers import IMAGE, SPECIAL, Doc, batch_for, build, gradients, norm, pairs, share_weights, with_images
 from open_clip.loss import ClipLoss
+from slow import causally, slow_language, slow_norm
 from torch.nn import functional as F
 
 from data.batch import Layout
@@ -68,6 +69,16 @@ def test_inv_clip_5_is_the_contrast_of_lcl_on_text_first_pairs() -> None:
     expected = gradients(lcl, theirs)
     for name, grad in gradients(clip, ours).items():
         torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_context_written_out() -> None:
+    clip, docs = build("clip"), pairs(3)
+    context, words = clip.context(batch_for(clip, docs)), clip.language.decoder.embed_tokens.weight
+    for row, doc in enumerate(docs):
+        x = words[[SPECIAL.bos, *doc.text, SPECIAL.boi]]
+        at_boi = slow_language(clip.language, x, range(len(x)), causally)[-1]
+        expected = clip.readout.proj.weight @ slow_norm(clip.readout.norm, at_boi)
+        torch.testing.assert_close(context[row], expected, atol=1e-5, rtol=0)
 
 
 def test_inv_t_1_temperature_stays_in_its_range() -> None:

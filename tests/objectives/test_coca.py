@@ -18,6 +18,7 @@ from helpers import (
     with_images,
 )
 from open_clip.loss import CoCaLoss
+from slow import causally, slow_language
 from torch.nn import functional as F
 
 from backbones.masks import causal
@@ -72,6 +73,24 @@ def test_inv_coca_2_equals_open_clip_with_gradients() -> None:
     expected = gradients(coca, theirs)
     for name, grad in gradients(coca, ours).items():
         torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_second_pass_written_out() -> None:
+    coca, docs = build("coca"), pairs(3)
+    batch = batch_for(coca, docs)
+    tokens = coca.connector(coca.encode(batch.images)).tokens
+    logits, words = caption_logits(coca, batch), coca.language.decoder.embed_tokens.weight
+    for row, doc in enumerate(docs):
+        before, after = [SPECIAL.bos, SPECIAL.boi], [SPECIAL.eoi, *doc.text, SPECIAL.eos]
+        x = torch.cat([words[before], tokens[row], words[after]])
+        expected = slow_language(coca.language, x, range(len(x)), causally) @ words.T
+        torch.testing.assert_close(logits[row, : len(x)], expected, atol=1e-5, rtol=0)
+        nll = -expected.log_softmax(dim=-1)
+        by_hand = sum(
+            nll[18 + q, token] for q, token in enumerate([*doc.text, SPECIAL.eos])
+        )  # from </s> <BoI> 16 <EoI>
+        alone = coca(batch_for(coca, [doc])).terms["caption"]
+        torch.testing.assert_close(alone.sum, by_hand, atol=1e-4, rtol=0)
 
 
 def test_inv_coca_3_loss_at_init() -> None:

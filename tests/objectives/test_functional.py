@@ -23,7 +23,6 @@ from objectives.functional import (
     masked_token_loss,
     matching_loss,
     means,
-    next_token,
     regression_loss,
     target_mask,
     token_nll,
@@ -150,7 +149,7 @@ def test_next_token_equals_the_loop(layout: Layout, targets: frozenset[TokenType
     nll, kinds = slow_next_token(hidden, rows, head, targets)
     assert loss.kind.tolist() == kinds
     torch.testing.assert_close(loss.nll, torch.tensor(nll), atol=1e-4, rtol=1e-5)
-    term = next_token(hidden, rows, lambda y: y @ head.T, targets)
+    term = loss.term()
     assert (term.sum.item(), term.count.item()) == (pytest.approx(sum(nll), rel=1e-5), len(nll))
     text = [each for each, kind in zip(nll, kinds, strict=True) if kind in (TokenType.TEXT, TokenType.EOS)]
     assert loss.text_nll().item() == pytest.approx(sum(text) / max(len(text), 1), rel=1e-5)
@@ -161,7 +160,7 @@ def test_extra_mask_restricts_targets_by_their_own_position() -> None:
     extra = torch.rand(rows.input_ids.shape) < 0.5
     hidden, head = torch.randn(*rows.input_ids.shape, 8), torch.randn(VOCABULARY, 8)
     nll, _ = slow_next_token(hidden, rows, head, TEXT_TARGETS, extra)
-    term = next_token(hidden, rows, lambda y: y @ head.T, TEXT_TARGETS, extra)
+    term = token_nll(hidden, rows, lambda y: y @ head.T, TEXT_TARGETS, extra).term()
     assert 0 < len(nll) < int(target_mask(rows, TEXT_TARGETS).sum())
     assert (term.sum.item(), term.count.item()) == (pytest.approx(sum(nll), rel=1e-5), len(nll))
 
@@ -174,7 +173,7 @@ def test_head_runs_on_targets_only() -> None:
         seen.append(len(y))
         return torch.zeros(len(y), VOCABULARY)
 
-    term = next_token(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS)
+    term = token_nll(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS).term()
     assert seen == [int(term.count)] == [sum(len(doc.text) + 1 for doc in pairs(3))]
     assert term.mean().item() == pytest.approx(math.log(VOCABULARY), rel=1e-6)
 
@@ -195,7 +194,8 @@ def test_token_loss_is_fp32_inside_autocast() -> None:
     head = nn.Linear(8, VOCABULARY)
     with torch.autocast("cpu", torch.bfloat16):
         assert head(torch.randn(2, 8)).dtype == torch.bfloat16
-        assert next_token(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS).sum.dtype == torch.float32
+        term = token_nll(torch.randn(*rows.input_ids.shape, 8), rows, head, TEXT_TARGETS).term()
+        assert term.sum.dtype == torch.float32
 
 
 def test_masked_token_loss_equals_the_loop() -> None:
@@ -335,7 +335,7 @@ def test_identical_features_are_collapsed() -> None:
     assert diagnostics.mean_cosine(x).item() == pytest.approx(1, abs=1e-5)
     assert diagnostics.rankme(x).item() == pytest.approx(1, abs=1e-3)
     assert diagnostics.uniformity(x).item() == pytest.approx(0, abs=1e-4)
-    assert diagnostics.patch_diversity(x[None]).item() == pytest.approx(1, abs=1e-5)
+    assert diagnostics.patch_cosine(x[None]).item() == pytest.approx(1, abs=1e-5)
 
 
 def test_orthonormal_features_are_healthy() -> None:
@@ -346,7 +346,7 @@ def test_orthonormal_features_are_healthy() -> None:
     assert diagnostics.rankme(x).item() == pytest.approx(n, rel=1e-5)
     assert diagnostics.uniformity(x).item() == pytest.approx(-4, rel=1e-5)
     half = torch.stack([x, torch.ones(n, n)])  # one image of orthogonal patches, one of equal patches
-    assert diagnostics.patch_diversity(half).item() == pytest.approx(0.5, abs=1e-6)
+    assert diagnostics.patch_cosine(half).item() == pytest.approx(0.5, abs=1e-6)
 
 
 def test_diagnostics_equal_the_loops() -> None:
@@ -363,6 +363,21 @@ def test_diagnostics_equal_the_loops() -> None:
     assert diagnostics.same_document_share(torch.tensor([4, 4, 9, 4])).item() == pytest.approx(6 / 12)
 
 
+def test_contrasted_pairs_are_watched_for_alignment_and_uniformity() -> None:
+    v, t = features(6)
+    u, w = F.normalize(v.detach(), dim=-1), F.normalize(t.detach(), dim=-1)
+    watch = info_nce(v, t, SCALE)[1]
+    assert watch["alignment"].item() == pytest.approx(float((u - w).square().sum(dim=1).mean()), rel=1e-5)
+    kernel = [math.exp(-2 * float((u[i] - u[j]).square().sum())) for i, j in combinations(range(6), 2)]
+    assert watch["uniformity"].item() == pytest.approx(math.log(sum(kernel) / 15), rel=1e-4)
+    assert not {"alignment", "uniformity"} & info_nce(v[:1], t[:1], SCALE)[1].keys()
+
+
+def test_norm_ratio_compares_what_enters_the_language_model() -> None:
+    visual, words = torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([[0.0, 0.5], [0.3, 0.4], [0.5, 0.0]])
+    assert diagnostics.norm_ratio(visual, words).item() == pytest.approx(3 / 0.5)
+
+
 def test_rankme_of_two_equal_directions_is_two() -> None:
     x = torch.zeros(10, 16)
     x[:5, 0], x[5:, 1] = 2.0, -2.0
@@ -370,11 +385,15 @@ def test_rankme_of_two_equal_directions_is_two() -> None:
 
 
 def test_collapse_bundle() -> None:
-    x = torch.randn(300, 8, requires_grad=True)
+    x = torch.randn(300, 3, 8, requires_grad=True)
     watch = diagnostics.collapse(x)
-    assert watch.keys() == {"feature_std_ratio", "mean_cosine", "rankme"}
-    assert torch.equal(watch["rankme"], diagnostics.rankme(x[: diagnostics.MOST_ROWS]))
+    assert watch.keys() == {"feature_std_ratio", "mean_cosine", "rankme", "patch_cosine"}
+    few = x[:256].detach()  # of a large batch, the first images only
+    for name in ("feature_std_ratio", "mean_cosine", "rankme"):
+        assert torch.equal(watch[name], getattr(diagnostics, name)(few.mean(dim=1)))
+    assert torch.equal(watch["patch_cosine"], diagnostics.patch_cosine(few))
     assert not any(value.requires_grad for value in watch.values())
     assert diagnostics.collapse(x[:1]) == {}
+    assert "patch_cosine" not in diagnostics.collapse(x[:, :1])  # an encoder of one patch
     with pytest.raises(ValueError, match="at least 2; got 1"):
-        diagnostics.mean_cosine(x[:1])
+        diagnostics.mean_cosine(x[:1, 0])

@@ -9,6 +9,8 @@ from torch import multiprocessing as mp
 from objectives.functional import means, total
 from objectives.registry import available
 
+OPTIONS = {"beit3": {"target": "rpq_random"}}  # the default's codebook is fitted before training
+
 Case = tuple[list[Doc], list[Doc]]  # what each of two ranks holds
 
 
@@ -19,13 +21,14 @@ def cases() -> dict[str, Case]:
         "lcl-5-2": ("lcl", ([more[0], more[1], more[3]], [more[5], more[7]])),
         "lcl-0-0": ("lcl", (pairs(1), pairs(1, start=1))),  # leading images only
     }
+    ragged |= {f"{name}-6-3": (name, (more[:3], more[4:8])) for name in ("beit3", "emu", "flamingo")}
     of_pairs = {f"{name}-3-2": (name, (some[:3], some[3:])) for name in ("clip", "coca", "blip2", "supervised")}
     assert {name for name, _ in of_pairs.values()} <= set(available())
     return ragged | of_pairs
 
 
 def step(name: str, docs: list[Doc]) -> dict[str, dict[str, torch.Tensor] | torch.Tensor]:
-    objective = build(name)
+    objective = build(name, **OPTIONS.get(name, {}))
     batch = batch_for(objective, docs)
     losses = objective(batch)
     loss = total(losses)
@@ -34,6 +37,8 @@ def step(name: str, docs: list[Doc]) -> dict[str, dict[str, torch.Tensor] | torc
         visual = objective.connector(objective.encode(batch.images))
         drawn = objective.negatives(batch, visual.pooled, objective.context(batch))
         found["drawn"] = torch.stack([drawn.image, drawn.text], dim=1)
+        local = build(name, negatives="local").negatives(batch, visual.pooled, objective.context(batch))
+        found["drawn from its own"] = torch.stack([local.image, local.text], dim=1)
     return found
 
 
@@ -80,3 +85,8 @@ def test_inv_b2_4_draws_do_not_depend_on_the_number_of_ranks(ranks: list[dict]) 
     assert torch.equal(together, step(name, [*first, *second])["drawn"])
     # The case is worth something only where a pair drew a negative of the other rank.
     assert (together[:3] >= 3).any() or (together[3:] < 3).any()
+
+
+def test_local_negatives_are_pairs_of_the_own_rank(ranks: list[dict]) -> None:
+    first, second = (found["blip2-3-2"]["drawn from its own"] for found in ranks)
+    assert (first < 3).all() and (second >= 3).all()

@@ -38,11 +38,21 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert publish.export(replace(made, records=dict(reversed(made.records.items()))), tmp_path).read_bytes() == first
 
 
-def test_collate_writes_both_forms_under_the_name_of_table_and_scale(tmp_path: Path) -> None:
+def test_collate_writes_every_form_under_the_name_of_table_and_scale(tmp_path: Path) -> None:
     made = publication(SCORES)
     paths = publish.collate(TABLE, made, tmp_path)
-    assert [path.name for path in paths] == ["table1.md", "table1.csv"]
+    assert [path.name for path in paths] == ["table1.md", "table1.csv", "table1.long.csv"]
     assert paths[0].read_text() == render(TABLE, made)
+
+
+def test_a_file_written_before_a_field_was_added_is_still_read(tmp_path: Path) -> None:
+    made = replace(publication(SCORES), own_data=("CLIP",), stated={"pretrain": ("images",)})
+    path = publish.export(made, tmp_path)
+    assert publish.load(path) == made
+    header, *records = path.read_text().splitlines()
+    older = {key: value for key, value in json.loads(header).items() if key not in ("own_data", "stated")}
+    path.write_text("\n".join([json.dumps(older), *records]) + "\n")
+    assert publish.load(path) == replace(made, own_data=(), stated={})
 
 
 def test_a_publication_of_another_table_is_refused(tmp_path: Path) -> None:

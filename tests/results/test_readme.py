@@ -39,11 +39,18 @@ def test_every_committed_table_is_made_of_its_committed_records(tmp_path: Path) 
         assert (publish.ROOT / "tables" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_the_block_is_the_title_with_its_warning_and_the_first_table_only() -> None:
+def test_a_committed_page_is_short_enough_to_be_read() -> None:
+    for page in (publish.ROOT / "tables").glob("*.md"):
+        if not made_here(page):
+            assert len(page.read_text(encoding="utf-8").splitlines()) <= 120, page.name
+
+
+def test_the_block_is_the_title_with_its_warning_the_findings_and_the_first_table() -> None:
     shown = readme.block(GOLDEN)
-    assert shown.startswith("**Table 1: TINY SCALE, not comparable with the paper**\n\nMean ± standard deviation")
+    assert shown.startswith("**Table 1: TINY SCALE, not comparable with the paper**\n\n- **Learned**")
+    assert "\n\nMean ± standard deviation" in shown
     rows = [line for line in shown.splitlines() if line.startswith("|")]
-    assert len(rows) == 13 and "LCL" in shown and "*chance*" in rows[-1]
+    assert len(rows) == 14 and "LCL" in shown and "*chance*" in rows[-1]
     assert "(a) not run yet" in shown and "The paper's numbers" not in shown and "paper:" not in shown
 
 
@@ -65,6 +72,6 @@ def test_a_readme_without_its_two_markers_is_refused(page: str) -> None:
 
 def test_a_page_that_is_none_is_refused_and_a_missing_one_is_empty(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# A title\n\nand no table\n")
-    with pytest.raises(ValueError, match="no section '## Measured here'"):
+    with pytest.raises(ValueError, match="no section '## What was found'"):
         readme.block(tmp_path / "page.md")
     assert readme.block(tmp_path / "missing.md") == ""

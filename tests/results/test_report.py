@@ -13,6 +13,8 @@ from results.paper import load
 from results.report import REDUCED, render, render_csv
 from results.schema import Publication, Row, Table
 
+COST, ORDERINGS = "Pre-training: cost, data, collapse", "Orderings of the paper"
+SOURCES = "Where the numbers come from"
 FULL = {
     "CLIP": [80.0, 82.0, 81.0],
     "Emu": [5.0, 5.5, 4.5],
@@ -32,6 +34,12 @@ def row(text: str, label: str) -> list[str]:
     """Cells of the first line of a table that starts with the label."""
     line = next(line for line in text.splitlines() if line.startswith(f"| {label} "))
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def changed(made: Publication) -> list[str]:
+    """Lines on what the scale changes, without those on rows that differ from each other."""
+    text = section(render(TABLE, made), "What the tiny recipe changes")
+    return [line for line in text.splitlines() if line.startswith("- ") and "rows differ in" not in line]
 
 
 def test_a_tiny_table_says_so_in_its_first_line() -> None:
@@ -54,15 +62,22 @@ def test_measured_cells_are_mean_and_sd_with_the_number_of_seeds() -> None:
 
 
 def test_the_best_is_bold_among_methods_and_never_a_control() -> None:
-    text = render(TABLE, publication(FULL))
+    text = section(render(TABLE, publication(FULL)), "Measured here")
     assert row(text, "Random encoder")[-1] == "91.0 ± 1.0"
-    assert text.count("**81.0") == 1
+    assert re.findall(r"[*]{2}[^*]+[*]{2}", text) == ["**81.0 ± 1.0**"]
 
 
-def test_means_that_print_alike_are_best_together_and_a_single_one_is_not_best() -> None:
-    measured = render(TABLE, publication({"CLIP": [80.01], "LCL": [80.04]}))
-    assert row(measured, "CLIP")[-1] == row(measured, "LCL")[-1] == "**80.0**"
-    assert row(render(TABLE, publication({"CLIP": [80.0]})), "CLIP")[-1] == "80.0"
+def test_a_lead_within_the_noise_is_not_bold() -> None:
+    # s.d. 1 and 2 over three seeds: the difference must exceed 4.303 * sqrt(5 / 3) = 5.555
+    for lead, bold in ((5.5, False), (5.6, True)):
+        scores = {"CLIP": [80.0 + lead, 81.0 + lead, 79.0 + lead], "LCL": [80.0, 82.0, 78.0], "Emu": [5.0, 5.0, 5.0]}
+        assert row(render(TABLE, publication(scores)), "CLIP")[-1].startswith("**") is bold
+
+
+def test_one_seed_or_one_method_leads_nothing() -> None:
+    one_seed = section(render(TABLE, publication({"CLIP": [80.0], "LCL": [10.0]})), "Measured here")
+    assert "**" not in one_seed and row(one_seed, "CLIP")[-1] == "80.0"
+    assert "**" not in section(render(TABLE, publication({"CLIP": [80.0, 80.1, 80.2]})), "Measured here")
 
 
 def test_lower_is_better_where_the_column_says_so() -> None:
@@ -75,7 +90,7 @@ def test_no_number_of_the_paper_stands_outside_its_own_table() -> None:
     text = render(TABLE, publication(FULL))
     papers = {line["in1k_acc1"] for line in load("table1.csv") if line["method"] in ("CLIP", "Emu", "LCL")}
     paper_part = section(text, "The paper's numbers")
-    rest = text.replace(paper_part, "").replace(section(text, "Orderings of the paper"), "")
+    rest = text.replace(paper_part, "")
     for number in papers:
         assert number in paper_part and number not in rest
     assert "Nothing of it was measured here" in paper_part
@@ -115,10 +130,24 @@ def test_rows_of_other_scales_are_not_printed() -> None:
 
 
 def test_cost_is_counted_and_relative_to_the_reference_row() -> None:
-    cost = section(render(TABLE, publication(FULL)), "Cost and data coverage")
-    assert row(cost, "LCL") == ["LCL", "1,000", "1", "5.00e+12", "2.50", "400", "1,000", "3", "decode_error 3"]
-    assert row(cost, "Random encoder")[1:5] == ["0", "0", "0", "0.00"]
-    assert row(cost, "CLIP")[4] == "1.00"
+    cost = section(render(TABLE, publication(FULL)), COST)
+    header = row(cost, "method")
+    assert header[1:6] == ["images seen", "documents read", "skipped, and causes met", "LM passes", "training FLOPs"]
+    assert row(cost, "LCL")[1:7] == ["1,000", "400", "3 (decode_error 3)", "1", "5.00e+12", "2.50"]
+    assert row(cost, "Random encoder")[1:7] == ["0", "–", "–", "0", "0", "0.00"]
+    assert row(cost, "CLIP")[header.index("× CLIP")] == "1.00"
+
+
+def test_documents_and_pairs_stand_in_columns_of_their_own() -> None:
+    made = publication(FULL)
+    slot = next(each for each in made.slots if (each.row, each.stage) == ("CLIP", "pretrain"))
+    pairs = make_record({**pretrain_spec("clip", 0), "data": {"name": "mmc4-pair", "text_len": 80}}, {})
+    pairs = replace(pairs, coverage={"documents": 1000, "images": 1000, "skipped": 0})
+    slots = (replace(slot, run_id=pairs.run_id), *(each for each in made.slots if each.row != "CLIP"))
+    cost = section(render(TABLE, replace(made, slots=slots, records={**made.records, pairs.run_id: pairs})), COST)
+    documents, pairs_read = row(cost, "method").index("documents read"), row(cost, "method").index("pairs read")
+    assert (row(cost, "CLIP")[documents], row(cost, "CLIP")[pairs_read]) == ("–", "1,000")
+    assert (row(cost, "LCL")[documents], row(cost, "LCL")[pairs_read]) == ("400", "–")
 
 
 def test_collapse_is_shown_and_what_is_not_measured_is_a_dash() -> None:
@@ -126,11 +155,17 @@ def test_collapse_is_shown_and_what_is_not_measured_is_a_dash() -> None:
     changes = {"CLIP": {"probe_rankme": 12.0}, "LCL": {"probe_rankme": 14.0, "probe_text_nll": 0.888}}
     encoders = {slot.run_id: changes.get(slot.row, {}) for slot in made.slots if slot.stage == "pretrain"}
     records = {key: replace(each, metrics=encoders.get(key, each.metrics)) for key, each in made.records.items()}
-    text = section(render(TABLE, replace(made, records=records)), "At the end of pre-training")
-    assert row(text, "method") == ["method", "effective rank", "text loss"]
-    assert row(text, "CLIP") == ["CLIP", "12", "–"] and row(text, "LCL") == ["LCL", "14", "0.888"]
-    assert "| Emu" not in text
-    assert "At the end of pre-training" not in render(TABLE, made)  # nothing of it was watched
+    text = section(render(TABLE, replace(made, records=records)), COST)
+    assert row(text, "method")[-2:] == ["effective rank", "text loss"]
+    assert row(text, "CLIP")[-2:] == ["12", "–"] and row(text, "LCL")[-2:] == ["14", "0.888"]
+    assert row(text, "Emu")[-2:] == ["–", "–"]
+    assert "effective rank" not in row(section(render(TABLE, made), COST), "method")  # nothing of it was watched
+
+
+def test_columns_that_are_not_the_papers_stand_with_the_diagnostics() -> None:
+    text = render(replace(TABLE, columns=(replace(ACC, key="coco_tr1"),), more_columns=(ACC,)), publication(FULL))
+    assert row(section(text, COST), "CLIP")[-1] == "81.0 ± 1.0"
+    assert "pattern acc@1 (IN-1k analogue)" in section(text, COST).split("| CLIP")[0]
 
 
 def test_the_recipe_section_is_the_difference_of_the_specs() -> None:
@@ -140,11 +175,31 @@ def test_the_recipe_section_is_the_difference_of_the_specs() -> None:
         "Emu": {"pretrain": pretrain_spec("emu", 0, images=2_048_000_000, extra="x")},
         "LCL": {"pretrain": pretrain_spec("lcl", 7, images=2_048_000_000, inputs={"corpus": "elsewhere"})},
     }
-    recipe = section(render(TABLE, replace(made, references=references)), "What the tiny recipe changes")
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in recipe.splitlines() if line.startswith("| pre")
+    made = replace(made, references=references, stated={"pretrain": ("images",), "classify": ("extra",)})
+    assert changed(made) == [
+        "- pretrain, stated in the paper: images 2,048,000,000 → 1,000",
+        "- pretrain, the suite's choice: extra x → – (Emu)",
     ]
-    assert lines == [["pretrain", "extra", "x", "–", "Emu"], ["pretrain", "images", "2,048,000,000", "1,000", "all"]]
+
+
+def test_sizes_are_one_line_and_options_of_an_objective_stand_under_its_name() -> None:
+    small = {"name": "small", "vision": {"width": 8, "depth": 2}}
+    large = {"name": "large", "vision": {"width": 99, "depth": 2}}
+    lcl = {"name": "lcl", "config": {"weight": 0.1, "other": 2}}
+    specs = {"clip": pretrain_spec("clip", 0, model=small), "lcl": pretrain_spec("lcl", 0, model=small)}
+    runs = {name: make_record(spec, {}) for name, spec in specs.items()}
+    made = publication({"CLIP": [1.0], "LCL": [2.0]})
+    slots = tuple(replace(s, run_id=runs[s.row.lower()].run_id) for s in made.slots if s.stage == "pretrain")
+    references = {
+        "CLIP": {"pretrain": {**specs["clip"], "model": large}},
+        "LCL": {"pretrain": {**specs["lcl"], "model": large, "objective": lcl}},
+    }
+    made = replace(made, slots=slots, records={r.run_id: r for r in runs.values()}, references=references)
+    assert changed(replace(made, stated={"pretrain": ("objectives.lcl.weight",)})) == [
+        "- sizes of the backbones: large → small, 2 settings below model (`backbones/sizes.py`)",
+        "- pretrain, stated in the paper: objectives.lcl.weight 0.1 → 1",
+        "- pretrain, the suite's choice: objectives.lcl.other 2 → –",
+    ]
 
 
 def test_a_setting_that_no_run_changes_is_not_listed() -> None:
@@ -156,9 +211,11 @@ def test_a_setting_that_no_run_changes_is_not_listed() -> None:
 
 
 def test_row_differences_list_what_varies_and_nothing_else() -> None:
-    text = section(render(TABLE, publication(FULL)), "Differences between the rows")
-    assert row(text, "data.name") == ["data.name", "mmc4-pair", "CLIP"]
-    assert "optim.lr" not in text and "objective." not in text
+    made = publication(FULL)
+    references = {"CLIP": {"pretrain": made.records[made.slots[0].run_id].spec}}
+    text = section(render(TABLE, replace(made, references=references)), "What the tiny recipe changes")
+    assert "its options rows differ in: data.name mmc4-pair (CLIP), mmc4 (Emu, LCL)\n" in text
+    assert "optim.lr" not in text and "objectives." not in text
 
 
 def test_two_rows_of_one_objective_show_what_differs_in_it() -> None:
@@ -166,23 +223,29 @@ def test_two_rows_of_one_objective_show_what_differs_in_it() -> None:
     made = publication({"LCL": [70.0]})
     heavy = make_record({**pretrain_spec("lcl", 0), "objective": {"name": "lcl", "config": {"weight": 5.0}}}, {})
     slot = replace(made.slots[0], row="LCL heavy", run_id=heavy.run_id)
-    made = replace(made, slots=(*made.slots, slot), records={**made.records, heavy.run_id: heavy})
-    text = section(render(replace(TABLE, rows=(*TABLE.rows, twin)), made), "Differences between the rows")
-    assert row(text, "objective.config.weight")[1:] == ["1", "LCL"] and "| 5 " in text.replace("  ", " ")
+    references = {"LCL": {"pretrain": made.records[made.slots[0].run_id].spec}}
+    records = {**made.records, heavy.run_id: heavy}
+    made = replace(made, slots=(*made.slots, slot), records=records, references=references)
+    text = render(replace(TABLE, rows=(*TABLE.rows, twin)), made)
+    assert "objectives.lcl.weight 1 (LCL), 5 (LCL heavy)" in section(text, "What the tiny recipe changes")
 
 
-def test_orderings_are_counted_and_the_reversed_ones_named() -> None:
-    text = section(render(TABLE, publication(FULL)), "Orderings of the paper")
-    # paper: LCL 75.2 > CLIP 74.8 > Emu 5.7; here CLIP > LCL > Emu
-    assert row(text, "pattern acc@1")[1:] == ["3", "2", "0", "1"]
-    assert "LCL over CLIP (+0.4, -10.0)" in text and "one seed" not in text
-    assert "one seed has no s.d." in section(
-        render(TABLE, publication({"CLIP": [1.0], "LCL": [2.0]})), "Orderings of the paper"
+def test_orderings_are_counted_by_column_and_the_reversed_ones_named() -> None:
+    text = render(TABLE, publication({**FULL, "LCL": [2.0, 2.5, 3.0]}))
+    # paper: LCL 75.2, CLIP 74.8, Emu 5.7; CLIP and LCL are closer than two points
+    assert row(section(text, "Column by column"), "pattern acc@1")[-3:] == ["1", "0", "1"]
+    assert "- reversed: LCL over Emu in 1 column (+69.5 in the paper, -2.5 here)" in section(text, ORDERINGS)
+    assert "LCL over CLIP" not in text
+    undecided = render(TABLE, publication({"CLIP": [1.0], "Emu": [2.0]}))
+    assert row(section(undecided, "Column by column"), "pattern acc@1")[-3:] == ["0", "1", "0"]
+    assert "- undecided, in how many columns: CLIP over Emu (1)" in section(undecided, ORDERINGS)
+    assert "all of them come out" in section(
+        render(TABLE, publication({"CLIP": FULL["CLIP"], "Emu": FULL["Emu"]})), ORDERINGS
     )
 
 
 def test_controls_take_no_part_in_the_orderings() -> None:
-    assert "Random" not in section(render(TABLE, publication(FULL)), "Orderings of the paper")
+    assert "Random" not in section(render(TABLE, publication(FULL)), ORDERINGS)
 
 
 def test_the_half_width_of_the_test_set_is_the_textbooks() -> None:
@@ -190,21 +253,28 @@ def test_the_half_width_of_the_test_set_is_the_textbooks() -> None:
     made = publication({"CLIP": [48.5], "LCL": [90.0]})
     records = {key: replace(each, items={"imagenet": 5000} if each.items else {}) for key, each in made.records.items()}
     made = replace(made, records=records)
-    assert row(section(render(TABLE, made), "Columns"), "pattern acc@1")[-2:] == ["5,000", "± 1.4"]
+    assert row(section(render(TABLE, made), "Column by column"), "pattern acc@1")[3:5] == ["5,000", "± 1.4"]
     table = replace(TABLE, columns=(replace(ACC, share_of_items=False),))
-    assert row(section(render(table, made), "Columns"), "pattern acc@1")[-2:] == ["5,000", "–"]
+    assert row(section(render(table, made), "Column by column"), "pattern acc@1")[3:5] == ["5,000", "–"]
 
 
-def test_provenance_names_every_distinct_source() -> None:
+def test_every_distinct_source_is_named_and_every_commit_with_its_runs() -> None:
     made = publication(FULL)
-    first = made.slots[0].run_id
-    changed = replace(made.records[first], commit="f" * 40, dirty=True)
-    text = section(render(TABLE, replace(made, records={**made.records, first: changed})), "Provenance")
-    assert "- commit: 0123456789ab, ffffffffffff (with uncommitted changes)" in text
+    first = next(slot for slot in made.slots if (slot.row, slot.stage, slot.seed) == ("LCL", "classify", 1))
+    changed = replace(made.records[first.run_id], commit="f" * 40, dirty=True)
+    text = section(render(TABLE, replace(made, records={**made.records, first.run_id: changed})), SOURCES)
+    assert "- commit ffffffffffff (with uncommitted changes): classify of LCL, seed 1\n" in text
+    others = "classify of LCL, seeds 0, 2"
     assert (
-        "- seeds: 0, 1, 2" in text and "- torch: 2.15.0" in text and "protocol versions: classify 2, pretrain 1" in text
+        "- commit 0123456789ab: pretrain, seeds 0, 1, 2; classify of CLIP, Emu, Random encoder, seeds 0, 1, 2" in text
     )
+    assert others in text and "torch 2.15.0" in text and "protocol versions: classify 2, pretrain 1" in text
     assert "24 finished runs of 24" in text
+
+
+def test_the_files_beside_the_page_are_named_where_they_are() -> None:
+    text = section(render(TABLE, publication(FULL, scale="base16", warning="W")), SOURCES)
+    assert "`table1-base16.csv`" in text and "`../records/`, `table1-base16.jsonl`" in text and "results/" not in text
 
 
 def test_two_protocol_versions_in_one_table_are_both_printed() -> None:
@@ -273,3 +343,8 @@ def test_a_measured_scale_of_the_paper_shows_the_difference() -> None:
 def test_a_table_without_any_record_still_renders() -> None:
     text = render(TABLE, Publication(table="table1", scale="tiny", warning="W", slots=(), records={}))
     assert "No run of this table is finished." in text and row(text, "CLIP")[-1] == "– (a)"
+
+
+def test_a_users_own_folder_stands_in_for_nothing() -> None:
+    text = section(render(TABLE, publication(FULL, data_prefix="toy ", own_data=("LCL",))), "Measured here")
+    assert row(text, "CLIP")[2] == "toy mmc4-pair" and row(text, "LCL")[2] == "mmc4"

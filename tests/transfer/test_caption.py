@@ -12,7 +12,7 @@ from backbones import masks
 from data.batch import TokenType
 from transfer import caption as module
 from transfer.decode import Decoding
-from transfer.features import FeatureSplit, extract
+from transfer.features import FeatureSplit, extract, no_tokens
 from transfer.metrics.java import JavaMissing
 from transfer.stream import FeatureStream
 
@@ -153,6 +153,27 @@ def test_constant_features_give_one_caption_for_all(tmp_path):
     data = extract(constant_encoder(), split(12), tmp_path)
     found = the_task.evaluate(the_task.head(data, 0), data)
     assert found.extras["different"] == 1 and found.metrics["cider"] >= 0
+
+
+def test_a_blind_head_is_the_language_model_on_captions_alone_and_says_one_thing(tmp_path):
+    """Its loss is that of the captions without anything before them, and no picture can change what it says."""
+    the_task, pictures = task("caption", batch=6, epochs=4.0), split()
+    data = no_tokens(pictures)
+    head, stream = the_task.head(data, 0), FeatureStream(data, the_task.config, 0, the_task.text)
+    batch = stream.batch(0)
+    total, count = 0.0, 0
+    for ids, mask in zip(batch.ids, batch.mask, strict=True):
+        said = ids[mask]
+        x, valid = head.language.embed(said[None]), torch.ones(1, len(said), dtype=torch.bool)
+        hidden = head.language(x, masks.causal(valid), torch.arange(len(said))[None])[0]
+        total += F.cross_entropy(head.language.logits(hidden[:-1]), said[1:], reduction="sum").item()
+        count += len(said) - 1
+    term = head(batch).terms["generate"]
+    assert term.count == count and term.sum.item() == pytest.approx(total, rel=1e-5)
+    losses = train(head, stream, the_task.config, torch.nn.Module(), 8)
+    assert losses[-1] < losses[0]
+    found = the_task.evaluate(head, no_tokens(split(8, "toy/test")))
+    assert found.extras["different"] == 1
 
 
 def test_references_are_required(ready):

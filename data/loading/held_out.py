@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 from data.document import Bad, Corpus, RawDocument
-from data.mmc4 import Mmc4Pairs
+from data.readers.mmc4_pair import Mmc4Pairs
 from data.seeds import generator
 
 MOST = 128  # documents, enough for one probe of about as many pictures

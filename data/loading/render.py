@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from data.batch import Layout, TokenType
 from data.document import Image, Text
-from data.select import Sample, uniform
+from data.loading.select import Sample, uniform
 from data.tokenizer import SpecialTokens
 
 # The layouts that write one image beside one caption; the other two take any document, pairs included.

@@ -1,6 +1,7 @@
 """Readers of the downstream sets (LCL paper A.2 and Table 8): folders and JSON files become a `Split`.
 
-No image is ever left out of an evaluation set (see data/splits.py). Captions are kept as written, line ends included.
+No image is ever left out of an evaluation set (see data/readers/splits.py). Captions are kept as written, line ends
+included.
 """
 
 import json
@@ -15,9 +16,9 @@ import numpy as np
 from data.batch import Split
 from data.document import Bad
 from data.errors import CorpusError
-from data.index import list_shards
-from data.laion import LaionCorpus
-from data.splits import Expected, PairImages, checked, file_split, make_split
+from data.readers.index import list_shards
+from data.readers.laion import LaionCorpus
+from data.readers.splits import Expected, PairImages, checked, file_split, make_split
 
 IMAGE_SUFFIXES = frozenset((".jpeg", ".jpg", ".png", ".webp"))
 KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}

@@ -1,18 +1,9 @@
-"""Turn a folder of web pages into an MMC4 corpus this suite can train on.
+"""The converter itself: every page of a site becomes a document of an MMC4 corpus, everything left out is counted."""
 
-    python -m data.convert html SITE OUT
-
-SITE is any folder with .html files and the pictures they show, for instance the documentation of a program; OUT gets
-docs_shard_<k>_v2.jsonl.zip, images/<k>/<name> and manifest.json. Without similarity scores an image is matched with the
-sentence nearest to it on the page, so read the result with `--set data.sim_threshold=none`.
-"""
-
-import argparse
 import json
 import os
 import platform
 import shutil
-import sys
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -23,11 +14,10 @@ from typing import Any
 import PIL
 from tqdm import tqdm
 
-from data.article import Article, assemble
+from data.convert.article import Article, assemble
+from data.convert.html import decode, parse
+from data.convert.site import Found, PictureRules, Site, Skip, Unusable
 from data.errors import CorpusError
-from data.html import decode, parse
-from data.sentences import LANGUAGES
-from data.site import FORMATS, Found, PictureRules, Site, Skip, Unusable
 
 CONVERTER_VERSION = 1
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # equal input must give equal bytes
@@ -248,97 +238,3 @@ def _top(tally: Tally) -> str:
     what, skips = ("images", tally.images) if tally.images else ("pages", tally.pages)
     skip, number = skips.most_common(1)[0]
     return f"Most {what} were left out as {skip!s} ({number}): {_WHY[skip]}"
-
-
-def _url_table(path: Path) -> dict[str, str]:
-    table: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise CorpusError(f"--urls {path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            url, tab, name = line.partition("\t")
-            if not tab or not url.strip() or not name.strip():
-                raise CorpusError(f"--urls {path}, line {number}: expected an address, a tab and a path below SITE")
-            table[url.strip()] = name.strip()
-    return table
-
-
-def _formats(text: str) -> frozenset[str]:
-    names = frozenset(name.strip().lower().replace("jpeg", "jpg") for name in text.split(","))
-    if not names <= set(FORMATS):
-        unknown = ", ".join(sorted(names - set(FORMATS))) or "nothing"
-        raise argparse.ArgumentTypeError(f"unknown format {unknown!r}; choose from {', '.join(FORMATS)}")
-    return names
-
-
-def _at_least(low: float, kind: type[int] | type[float]) -> Any:
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not value >= low:
-            raise argparse.ArgumentTypeError(f"{value} is below {low}")
-        return value
-
-    return read
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    usual = argparse.ArgumentDefaultsHelpFormatter
-    top = argparse.ArgumentParser("python -m data.convert", description="Make a training corpus out of other data.")
-    html = top.add_subparsers(dest="source", required=True, metavar="SOURCE").add_parser(
-        "html",
-        formatter_class=usual,
-        help="a folder of web pages with their pictures",
-        description="Convert the .html pages of SITE and the pictures they show into an MMC4 corpus in OUT. Only files "
-        "inside SITE are read, nothing is downloaded, and SITE is not changed.",
-        epilog="example: python -m data.convert html /usr/share/doc/debian-handbook/html/en-US corpora/handbook. "
-        "Exit status: 0 converted; 2 wrong arguments, no SITE, no pages in it, or OUT not empty; 3 no image was kept.",
-    )
-    html.add_argument(
-        "site", type=Path, metavar="SITE", help="folder with .html, .htm, .xhtml files, or these with .gz"
-    )
-    html.add_argument("out", type=Path, metavar="OUT", help="folder to create")
-    html.add_argument("--to", choices=("mmc4",), default="mmc4", help="format of the corpus")
-    html.add_argument("--formats", type=_formats, default="jpg,png,webp", help=f"kept: any of {', '.join(FORMATS)}")
-    html.add_argument("--min-side", type=_at_least(1, int), default=150, help="shortest side of an image in pixels")
-    html.add_argument(
-        "--max-aspect", type=_at_least(1, float), default=2.0, help="longer over shorter side of an image"
-    )
-    html.add_argument("--keep-duplicates", action="store_true", help="keep an image that a page shows again")
-    html.add_argument("--min-words", type=_at_least(0, int), default=10, help="fewest words of a document")
-    html.add_argument("--docs-per-shard", type=_at_least(1, int), default=1000, help="documents in one file of OUT")
-    html.add_argument("--language", choices=tuple(LANGUAGES), default="en", help="rules for splitting sentences")
-    html.add_argument("--urls", type=Path, help="table of web addresses and files: address, tab, path below SITE")
-    return top
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
-    args = parser().parse_args(arguments)
-    settings = Settings(
-        PictureRules(args.formats, args.min_side, args.max_aspect),
-        keep_duplicates=args.keep_duplicates,
-        min_words=args.min_words,
-        docs_per_shard=args.docs_per_shard,
-        language=args.language,
-    )
-    try:
-        tally = convert(Site(args.site, _url_table(args.urls) if args.urls else None), args.out, settings)
-    except CorpusError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, NothingKept) else 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    print(summary(tally))
-    print(f"written to {args.out}; it has no similarity scores, so read it with --set data.sim_threshold=none")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data.html import Block, Picture
-from data.sentences import spans
-from data.site import Found
+from data.convert.html import Block, Picture
+from data.convert.sentences import spans
+from data.convert.site import Found
 
 # A word: a run of letters and digits, or one character of a script that writes no spaces.
 _NO_SPACES = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"

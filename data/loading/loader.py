@@ -7,123 +7,25 @@ see the same documents in the same steps, whatever layouts they ask for.
 """
 
 from collections import Counter, deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
-from PIL import Image as Pil
 
 from data.batch import Batch, Layout
-from data.collate import Item, collate
-from data.document import Bad, Cause, Corpus, Image, ImageRef
-from data.errors import BadImage, CorpusError
-from data.images import ImageTransform, open_image
-from data.render import PAIR_LAYOUTS, Writing
-from data.seeds import generator, stable_seed
-from data.select import Prepared, Rules, Sample, build, place, prepare, truncate
+from data.document import Bad, Cause, Corpus
+from data.images import ImageTransform
+from data.loading.cache import Pictures, shared_pictures
+from data.loading.collate import Item, collate
+from data.loading.draw import Drawer, Drawn
+from data.loading.progress import Progress
+from data.loading.render import PAIR_LAYOUTS, Writing
+from data.loading.select import Rules
+from data.seeds import generator
 from data.tokenizer import Tokenizer
 
 STATE_VERSION = 1
-MAX_STREAK = 100  # consecutive documents without use after which the corpus is taken to be broken
-WINDOW = 10_000  # documents over which the share of skipped ones is watched, or one epoch of a smaller corpus
-EXAMPLES = 3  # kept per cause
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Bounded(Generic[K, V]):
-    """A cache that fills up and stays: over reshuffled epochs it hits more often than evicting the least recent."""
-
-    def __init__(self, budget: int) -> None:
-        self._left = budget
-        self._held: dict[K, V] = {}
-
-    def get(self, key: K) -> V | None:
-        """What is held under the key, or None."""
-        return self._held.get(key)
-
-    def put(self, key: K, value: V, size: int) -> None:
-        """Hold the value if there is room for it."""
-        if size <= self._left:
-            self._left -= size
-            self._held[key] = value
-
-
-class Pictures:
-    """Decoded images of this process, shared by all loaders: rows of a seed read the same ones in the same order.
-
-    Kept as plain bytes: a Pillow image holds four bytes a pixel and some kilobytes besides.
-    """
-
-    def __init__(self, budget: int) -> None:
-        """budget: bytes to hold."""
-        self._held: Bounded[Hashable, tuple[tuple[int, int], bytes]] = Bounded(budget)
-
-    def __call__(self, ref: ImageRef) -> Pil.Image:
-        """The picture. Raises BadImage as `open_image` does."""
-        held = self._held.get(ref.read)
-        if held is not None:
-            return Pil.frombytes("RGB", *held)
-        picture = open_image(ref)
-        data = picture.tobytes()
-        self._held.put(ref.read, (picture.size, data), len(data))
-        return picture
-
-
-PICTURE_BYTES = 512 * 2**20
-_pictures = Pictures(PICTURE_BYTES)
-
-
-# Sampled and tokenised documents by corpus: all loaders over one opened corpus share them, and they go when it goes.
-_prepared: WeakKeyDictionary[Corpus, dict[Hashable, Bounded[int, Prepared | Bad]]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A sampled document with its images decoded, before cropping."""
-
-    document: Sample
-    pictures: tuple[Pil.Image, ...]
-    numbers: tuple[int, ...]  # of the pictures in the raw document: part of the name of each crop
-    epoch: int
-
-    def first(self, images: int) -> "Drawn":
-        """The same document with at most that many images, the first ones; its text stays."""
-        if images >= len(self.pictures):
-            return self
-        position = 0
-        kept = []
-        for part in self.document.segments:
-            position += isinstance(part, Image)
-            if not isinstance(part, Image) or position <= images:
-                kept.append(part)
-        document = replace(self.document, segments=tuple(kept))
-        return replace(self, document=document, pictures=self.pictures[:images], numbers=self.numbers[:images])
-
-
-@dataclass
-class Progress:
-    """Where an iteration stands after the last batch it gave. JSON in and out."""
-
-    step: int = 0
-    position: int = 0  # documents read since the start of the run, skipped ones included
-    images: int = 0
-    used_in_epoch: int = 0
-    streak: int = 0  # skipped documents since the last used one
-    skipped: deque[int] = field(default_factory=deque)  # their positions, as far as the window reaches back
-    coverage: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def note(self, bad: Bad) -> None:
-        """Count one cause; keep the first examples of it."""
-        self.coverage[bad.cause.value] += 1
-        held = self.examples.setdefault(bad.cause.value, [])
-        example = f"{bad.doc_id}: {bad.message}"
-        if len(held) < EXAMPLES and example not in held:
-            held.append(example)
 
 
 class Loader:
@@ -146,7 +48,7 @@ class Loader:
         writing: Writing | None = None,
         max_skip_fraction: float = 0.3,
         cache_documents: int = 65_536,
-        pictures: Pictures = _pictures,
+        pictures: Pictures = shared_pictures,
     ) -> None:
         """Check that the pieces fit; nothing is read yet.
 
@@ -179,10 +81,17 @@ class Loader:
         self.steps = -(-total_images // images_per_step)
         self._progress = Progress()
         self._order: tuple[int, np.ndarray] | None = None
-        self._documents = _prepared.setdefault(corpus, {}).setdefault(
-            (rules, tokenizer.digest, seed, cache_documents), Bounded(cache_documents)
+        self._drawer = Drawer(
+            corpus,
+            tokenizer,
+            transform,
+            rules,
+            patches=patches,
+            seq_len=seq_len,
+            seed=seed,
+            cache_documents=cache_documents,
+            pictures=pictures,
         )
-        self._pictures = pictures
 
     def _check(self) -> None:
         name, text_len = self.corpus.name, self.rules.text_len
@@ -280,11 +189,11 @@ class Loader:
         for index in range(len(self.corpus)):
             if held == images:
                 break
-            drawn, _ = self._read(index, 0)
+            drawn, _ = self._drawer.read(index, 0)
             if isinstance(drawn, Drawn):
                 drawn = drawn.first(images - held)
                 held += len(drawn.pictures)
-                items.append(self._crop(drawn))
+                items.append(self._drawer.crop(drawn))
         return self._collate(items) if items else None
 
     def _restore(self, state: Mapping[str, Any]) -> Progress:
@@ -305,7 +214,7 @@ class Loader:
 
     def _iterate(self, progress: Progress) -> Iterator[Batch]:
         while progress.step < self.steps:
-            yield self._collate([self._crop(drawn) for drawn in self._draw_step(progress)])
+            yield self._collate([self._drawer.crop(drawn) for drawn in self._draw_step(progress)])
 
     def _collate(self, items: Sequence[Item]) -> Batch:
         return collate(
@@ -336,7 +245,7 @@ class Loader:
 
     def _draw(self, progress: Progress) -> Drawn | Bad:
         epoch, at = divmod(progress.position, len(self.corpus))
-        drawn, removed = self._read(int(self.order(epoch)[at]), epoch)
+        drawn, removed = self._drawer.read(int(self.order(epoch)[at]), epoch)
         for bad in removed:
             progress.note(bad)
         if isinstance(drawn, Bad):
@@ -351,75 +260,5 @@ class Loader:
             progress.used_in_epoch += 1
             progress.streak = 0
         progress.position += 1
-        self._refuse_broken(progress)
+        progress.refuse_broken(self.corpus.name, len(self.corpus), self.max_skip_fraction)
         return drawn
-
-    def _refuse_broken(self, progress: Progress) -> None:
-        documents = len(self.corpus)
-        window = min(WINDOW, documents)
-        while progress.skipped and progress.skipped[0] < progress.position - window:
-            progress.skipped.popleft()
-        skipped = len(progress.skipped)
-        epoch_ends = progress.position % documents == 0
-        # A window over two epochs of a small corpus would meet the same bad document twice.
-        watched = epoch_ends if documents <= WINDOW else progress.position >= WINDOW
-        reason = None
-        if watched and skipped > self.max_skip_fraction * window:
-            reason = f"{skipped} of the last {window} documents had to be skipped (limit {self.max_skip_fraction:.0%})"
-        if progress.streak >= MAX_STREAK:
-            reason = f"{progress.streak} consecutive documents had to be skipped"
-        if epoch_ends:
-            if not progress.used_in_epoch:
-                reason = f"a whole epoch of {documents} documents gave not one that can be used"
-            progress.used_in_epoch = 0
-        if reason is not None:
-            examples = progress.examples.items()
-            # One line, as a record keeps no more of an error.
-            causes = "; ".join(f"{cause} {progress.coverage[cause]}, as {held[0]}" for cause, held in sorted(examples))
-            raise CorpusError(
-                f"corpus {self.corpus.name!r}: {reason}. Causes so far: {causes}. Repair the corpus or its rules."
-            )
-
-    def _read(self, index: int, epoch: int) -> tuple[Drawn | Bad, list[Bad]]:
-        """One document with its images decoded, and the images that had to be removed on the way."""
-        prepared = self._documents.get(index)
-        if prepared is None:
-            raw = self.corpus[index]
-            prepared = raw if isinstance(raw, Bad) else prepare(raw, self.rules, self.tokenizer, self.seed)
-            self._documents.put(index, prepared, 1)
-        if isinstance(prepared, Bad):
-            return prepared, []
-        codes = place(prepared, self.rules, self.seed, epoch)
-        lengths = [len(text.ids) for text in prepared.texts]
-        pictures: dict[int, Pil.Image] = {}
-        removed: list[Bad] = []
-        while True:
-            kept, cut = truncate(codes, lengths, self.patches, self.seq_len)
-            wanted = [code for code in kept if code < 0]
-            if not wanted:
-                message = f"no image lies within the first {self.seq_len} tokens; {len(removed)} could not be decoded"
-                return Bad(prepared.uid, Cause.NO_IMAGE_LEFT, message), removed
-            broken = set()
-            for code in wanted:
-                if code not in pictures:
-                    try:
-                        pictures[code] = self._pictures(prepared.images[-1 - code])
-                    except BadImage as error:
-                        broken.add(code)
-                        removed.append(Bad(prepared.uid, error.cause, error.message))
-            if not broken:
-                break
-            if self.rules.text_len is not None:
-                return removed[0], []  # a pair is its image: one cause, counted once
-            codes = tuple(code for code in codes if code not in broken)
-        numbers = tuple(prepared.numbers[-1 - code] for code in wanted)
-        document = build(prepared, kept, cut)
-        return Drawn(document, tuple(pictures[code] for code in wanted), numbers, epoch), removed
-
-    def _crop(self, drawn: Drawn) -> Item:
-        uid = drawn.document.uid
-        images = tuple(
-            self.transform.train(picture, generator(self.seed, drawn.epoch, uid, "crop", number))
-            for picture, number in zip(drawn.pictures, drawn.numbers, strict=True)
-        )
-        return Item(drawn.document, images, stable_seed(self.seed, drawn.epoch, uid))

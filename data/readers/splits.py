@@ -18,7 +18,7 @@ from data.batch import Split
 from data.document import Bad, Cause, ImageRef
 from data.errors import BadImage, CorpusError
 from data.images import HARD_MAX_PIXELS, open_image
-from data.laion import LaionCorpus
+from data.readers.laion import LaionCorpus
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,9 @@ Members with the same name up to the first dot form one sample. A repeated suffi
 member names are only ever keys, and no member is unpickled. A shard that was cut keeps the samples before the cut.
 """
 
-import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import numpy as np
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
-from data.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
@@ -48,7 +46,7 @@ class LaionCorpus:
         """Index the shards.
 
         Args:
-            shards: the tar files, see `data.index.list_shards`.
+            shards: the tar files, see `data.readers.index.list_shards`.
             name: prefix of every doc_id.
             caption_key: take the caption from this field of the .json ("top_caption" for LAION-COCO) instead of .txt.
             cache: folder for the index; without it every start reads all tar headers again.
@@ -226,39 +224,3 @@ def _scan(samples: list[tuple[str, Members]], cut: str | None) -> Scan:
     rows["note_size"] = [len(note) for note in notes]
     rows["note_start"] = np.cumsum(rows["note_size"]) - rows["note_size"]
     return Scan(rows, b"".join(notes))
-
-
-def write_shards(
-    samples: Iterable[tuple[str, Mapping[str, bytes]]], folder: Path, samples_per_shard: int = 10_000
-) -> tuple[Path, ...]:
-    """Write {key: {suffix: bytes}} samples as 00000.tar, 00001.tar, ... and `sizes.json`; equal input, equal bytes.
-
-    Raises:
-        ValueError: a key with a dot, which readers would cut there, or no samples.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes: dict[str, int] = {}
-    remaining = iter(samples)
-    for first in remaining:
-        shard = f"{len(sizes):05d}.tar"
-        sizes[shard] = _write_tar(folder / shard, chain([first], islice(remaining, samples_per_shard - 1)))
-    if not sizes:
-        raise ValueError(f"no samples to write to {folder}")
-    (folder / "sizes.json").write_text(json.dumps(sizes, indent=1) + "\n")
-    return tuple(folder / shard for shard in sizes)
-
-
-def _write_tar(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> int:
-    count = 0
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, members in samples:
-            if split_name(f"{key}.txt") != (key, "txt"):
-                raise ValueError(
-                    f"sample key {key!r} would be read back as another one; use letters, digits, '-' and '_'"
-                )
-            for suffix, data in members.items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            count += 1
-    return count

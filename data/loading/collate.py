@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from data.batch import Batch, Layout, Rows, TokenType
 from data.document import Image
 from data.images import ImageTransform
-from data.render import Row, Writing, render
-from data.select import Sample
+from data.loading.render import Row, Writing, render
+from data.loading.select import Sample
 from data.tokenizer import SpecialTokens
 
 WIDTH_MULTIPLE = 16  # rows are padded to a multiple of this: each further shape costs oneDNN memory and time

@@ -1,0 +1,1 @@
+"""Conversion of other data into a corpus: `python -m data.convert html SITE OUT`."""

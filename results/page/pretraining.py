@@ -1,0 +1,103 @@
+"""What each row cost to pre-train, what it read, and what its encoder looked like in the end: one line a row."""
+
+from collections.abc import Callable, Sequence
+
+from results.frame import Filled, mean_sd
+from results.markdown import DASH, escape, spread
+from results.markdown import table as markdown_table
+from results.page.measured import Notes, number
+from results.schema import BLIND, COVERAGE_COUNTS, Kind, Row, RunRecord, Status
+
+# Metrics of a pre-training record that are printed, with their headings.
+DIAGNOSTICS = {
+    "probe_feature_std_ratio": "std ratio",
+    "probe_mean_cosine": "mean cosine",
+    "probe_rankme": "effective rank",
+    "probe_con_acc": "contrastive accuracy",
+    "probe_text_nll": "text loss",
+    "probe_visual_use_shuffled": "use of images, others",
+    "probe_visual_use_zeroed": "use of images, black",
+}
+
+
+def pretraining(filled: Filled) -> list[str]:
+    """Cost, data coverage and collapse; columns that no row of the table fills are left out."""
+    runs = {row.label: encoders(filled, row) for row in filled.rows}
+    reference = _mean([run.train_flops for run in runs.get(filled.table.cost_reference, [])])
+    notes = Notes()
+    fields: dict[str, Callable[[Row, list[RunRecord]], str]] = {
+        "images seen": lambda _, found: spread([run.images_seen for run in found]),
+        "documents read": lambda _, found: _read(found, pairs=False),
+        "pairs read": lambda _, found: _read(found, pairs=True),
+        "skipped, and causes met": lambda _, found: _skipped(found),
+        "LM passes": lambda _, found: spread([run.lm_passes for run in found]),
+        "training FLOPs": lambda _, found: _flops(found),
+    }
+    if reference:
+        fields[f"× {escape(filled.table.cost_reference)}"] = lambda _, found: (
+            f"{_mean([run.train_flops for run in found]) / reference:.2f}" if found else DASH
+        )
+    for column in filled.table.more_columns:
+        fields[column.title(filled.scale)] = lambda row, _, key=column.key: number(  # type: ignore[misc]
+            filled.cells[row.label, key], len(filled.cells[row.label, key].values), notes
+        )
+    for metric, heading in DIAGNOSTICS.items():
+        fields[heading] = lambda _, found, key=metric: _diagnostic(found, key)  # type: ignore[misc]
+    lines = [
+        [escape(row.label), *(show(row, runs[row.label]) for show in fields.values())]
+        for row in filled.rows
+        if row.mode != BLIND
+    ]
+    header = ["method", *fields]
+    kept = [n for n in range(len(header)) if n == 0 or any(line[n] != DASH for line in lines)]
+    if len(kept) == 1:
+        return []
+    table = markdown_table([header[n] for n in kept], [[line[n] for n in kept] for line in lines])
+    about = (
+        "Of one seed, or from the smallest to the largest; diagnostics are means over seeds on batches that no step "
+        "trains on. FLOPs: forward and backward, multiply-add 2, counted. A collapsed encoder has a std ratio near 0, "
+        "a mean cosine near 1, a small rank. *Use of images*: text loss with other or black images minus that with the "
+        "true ones. A dash: there is no such quantity."
+    )
+    return ["## Pre-training: cost, data, collapse", "", about, "", *table, *notes.lines()]
+
+
+def encoders(filled: Filled, row: Row) -> list[RunRecord]:
+    """Finished pre-training runs of a row, in order of the slots."""
+    slots = [slot for slot in filled.publication.slots if (slot.row, slot.stage) == (row.label, Kind.PRETRAIN.value)]
+    records = [filled.publication.records.get(slot.run_id) for slot in slots]
+    return [record for record in records if record is not None and record.status is Status.DONE]
+
+
+def _read(runs: Sequence[RunRecord], pairs: bool) -> str:
+    """Entries of the corpus read, where it holds such entries."""
+    counts = [run.coverage["documents"] for run in runs if "documents" in run.coverage and _pairs(run) is pairs]
+    return spread(counts)
+
+
+def _pairs(run: RunRecord) -> bool:
+    """Whether a run read image-text pairs: only those have a longest caption."""
+    return (run.spec.get("data") or {}).get("text_len") is not None
+
+
+def _skipped(runs: Sequence[RunRecord]) -> str:
+    if not any(run.coverage for run in runs):
+        return DASH
+    causes = sorted({cause for run in runs for cause in run.coverage} - set(COVERAGE_COUNTS))
+    why = [f"{escape(cause)} {spread([run.coverage.get(cause, 0) for run in runs])}" for cause in causes]
+    skipped = spread([run.coverage.get("skipped", 0) for run in runs])
+    return f"{skipped} ({', '.join(why)})" if why else skipped
+
+
+def _flops(runs: Sequence[RunRecord]) -> str:
+    mean = _mean([run.train_flops for run in runs])
+    return (f"{mean:.2e}" if mean else "0") if runs else DASH
+
+
+def _diagnostic(runs: Sequence[RunRecord], metric: str) -> str:
+    values = [run.metrics[metric] for run in runs if metric in run.metrics]
+    return f"{_mean(values):.3g}" if values else DASH
+
+
+def _mean(values: Sequence[float]) -> float:
+    return mean_sd(values)[0] if values else 0.0

@@ -20,7 +20,7 @@ NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 HOW_TO_GET_IT = "SLURM is not installed; on Debian: apt-get install slurm-wlm munge"
 PATH = f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
 NODES = 3
-CPUS = 2  # of a node, whatever the host has
+CPUS = 1  # of a node, whatever the host has
 
 CONFIG = """\
 ClusterName=test

@@ -63,7 +63,7 @@ class Sweep:
         """Who was at that run."""
         return attempts.every(self.folder(start))
 
-    def training(self, start: str, step: str = "") -> Attempt:
+    def training(self, start: str) -> Attempt:
         """The attempt at a run, once it is in its steps and alive."""
 
         def found() -> Attempt | None:
@@ -75,8 +75,12 @@ class Sweep:
         return wait_for(found, 120)
 
     def done(self, start: str) -> None:
-        """Wait for a run to be finished."""
-        wait_for(lambda: attempts.is_done(self.folder(start)), 240)
+        """Wait for a run to be finished, and everybody who was at it."""
+
+        def found() -> bool:
+            return attempts.is_done(self.folder(start)) and all(each.ended for each in self.attempts(start))
+
+        wait_for(found, 240)
 
     def over(self) -> None:
         """Wait until the queue is empty: nothing is pending for ever."""

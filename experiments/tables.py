@@ -21,6 +21,7 @@ def _retrieval(dataset: str, name: str, place: str) -> tuple[Column, ...]:
             task="retrieve",
             dataset=dataset,
             metric=metric,
+            benchmark=name,
             meaning=f"{name} test, recall@1 {way}, %",
             share_of_items=True,
             analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"recall@1 {way} among {place}, %")},
@@ -42,6 +43,7 @@ def _captioning(dataset: str, name: str, split: str, place: str) -> tuple[Column
             task="caption",
             dataset=dataset,
             metric=metric,
+            benchmark=name,
             item_scores=_BLEU_COUNTS if metric == "b4" else (),
             meaning=f"{name} {split}, {long} of generated captions, × 100",
             analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"{long} of captions of {place}, × 100")},
@@ -58,6 +60,7 @@ IN1K = Column(
     task="classify",
     dataset="imagenet",
     metric="acc1",
+    benchmark="IN-1k",
     meaning="ImageNet-1k val, top-1 accuracy of an attention probe, %",
     share_of_items=True,
     analogue={
@@ -74,6 +77,7 @@ IN1K_STANDARDISED = Column(
     task="classify",
     dataset="imagenet",
     metric="acc1_standardised",
+    benchmark="IN-1k",
     share_of_items=True,
     meaning="as above, every feature standardised first: tells collapsed from badly scaled features",
     analogue={

@@ -20,6 +20,8 @@ def export(publication: Publication, folder: Path = ROOT / "records") -> Path:
     """Write a publication with the records its slots name, and no others; the path of the file."""
     wanted = {slot.run_id for slot in publication.slots} & publication.records.keys()
     header = plain(replace(publication, records={}))
+    if not publication.own_sets:  # a field of later versions: what it does not apply to keeps its bytes
+        del header["own_sets"]
     lines = [header, *(plain(publication.records[run_id]) for run_id in sorted(wanted))]
     path = folder / f"{publication.name}.jsonl"
     write_atomic(path, "".join(f"{canonical_json(line)}\n" for line in lines))

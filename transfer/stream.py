@@ -89,7 +89,10 @@ def encode_captions(data: FeatureSplit, tokenizer: Tokenizer) -> list[list[list[
 
 
 def captions_of(data: FeatureSplit) -> tuple[tuple[str, ...], ...]:
-    """All captions of every image. Raises ValueError where the split or one of its images has none."""
+    """All captions of every image.
+
+    Raises ValueError where the split or one of its images has none, TypeError where an image's captions are one string.
+    """
     split = data.split
     if split.captions is None or len(split.captions) != len(split):
         held = 0 if split.captions is None else len(split.captions)
@@ -97,6 +100,8 @@ def captions_of(data: FeatureSplit) -> tuple[tuple[str, ...], ...]:
             f"split {split.name!r} has {len(split)} images and captions of {held}; this task reads captions of each"
         )
     for item, texts in zip(split.item_ids, split.captions, strict=True):
+        if isinstance(texts, str):
+            raise TypeError(f"split {split.name!r}: captions of {item!r} are one string, {texts!r:.60}; give a tuple")
         if not texts:
             raise ValueError(f"split {split.name!r}: image {item!r} has no caption")
     return split.captions

@@ -56,8 +56,12 @@ class FileImages:
 
     def __call__(self, index: int) -> Image.Image:
         """RGB; CorpusError when it cannot be had."""
+        return _open(self.split, index, self.ref(index))
+
+    def ref(self, index: int) -> ImageRef:
+        """The i-th image, unread."""
         name = self.names[index]
-        return _open(self.split, index, ImageRef(_PathBytes(self.folder / name), name))
+        return ImageRef(_PathBytes(self.folder / name), name)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,8 @@ def make_split(
     if twice:
         raise CorpusError(f"{name}: {twice[0]!r} is listed more than once; scores are kept by image")
     for item, texts in zip(ids, captions or (), strict=captions is not None):
+        if isinstance(texts, str):
+            raise TypeError(f"{name}: captions of {item} are one string, {texts!r:.60}; give a tuple of captions")
         if not texts or not all(isinstance(text, str) for text in texts):
             raise CorpusError(f"{name}: {item} has no caption, or one that is not text; every image needs at least one")
     digest = hashlib.sha256()

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from data.toyworld.spec import is_embedded
 from experiments.configuration import overrides
 from experiments.configuration.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
-from experiments.configuration.corpora import get_corpus, get_task
+from experiments.configuration.corpora import get_corpus, get_task, own_sets
 from experiments.configuration.overrides import ConfigError
 from experiments.configuration.recipe import STATED, Scale, get_scale
 from experiments.planning.catalogue import Catalogue
@@ -47,6 +47,7 @@ class Plan:
     slots: Mapping[str, tuple[Slot, ...]]  # by table
     references: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # by table, row and stage
     own_data: Mapping[str, tuple[str, ...]]  # by table: labels of rows whose corpus is not the embedded one
+    own_sets: Mapping[str, str]  # test sets from folders that are set -> what they are called
 
     def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
         """The table as these records fill it; records of other runs are left out."""
@@ -60,6 +61,7 @@ class Plan:
             records={record.run_id: record for record in records if record.run_id in wanted},
             references=self.references[table],
             own_data=self.own_data[table],
+            own_sets=self.own_sets,
             stated=STATED,
         )
 
@@ -120,7 +122,7 @@ def build_plan(
         }
     order = list(Kind)
     ordered = sorted(runs.values(), key=lambda run: order.index(run.kind))  # stable: in order of the tables otherwise
-    return Plan(scale, tuple(ordered), slots, references, own)
+    return Plan(scale, tuple(ordered), slots, references, own, own_sets(config.data))
 
 
 class Resolver:

@@ -66,6 +66,7 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
         fit(head, stream, groups, optimisation, run=run, seed=spec.seed)
 
     outcome = Outcome(parent=spec.inputs.get("encoder"), data_digest=train.split.digest[:16])
+    outcome.coverage = dict(train.split.coverage)
     outcome.images_seen = 0 if encoder is None else stream.images
     for name in data.tests:
         run.progress.write(note=f"scoring {name}")

@@ -105,9 +105,10 @@ def deltas(filled: Filled) -> list[str]:
         numbers = []
         for column in filled.table.columns:
             values, printed = filled.values(row, column), filled.paper(row, column)
-            numbers.append(DASH if not values or printed is None else f"{mean_sd(values)[0] - printed:+.1f}")
+            own = column.analogue.get(filled.scale) is not None  # a set of the user's own, which the paper never saw
+            numbers.append(DASH if not values or printed is None or own else f"{mean_sd(values)[0] - printed:+.1f}")
         lines.append([escape(row.label), *numbers])
-    header = ["method", *(column.label for column in filled.table.columns)]
+    header = ["method", *(column.name(filled.scale) for column in filled.table.columns)]
     about = "The paper gives one number per cell, so this is a difference and no test."
     return ["## Measured minus the paper", "", about, "", *markdown_table(header, lines)] if lines else []
 

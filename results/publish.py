@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from results.canonical import canonical_json, plain
-from results.record import RecordError, check_version, decode, parse, write_atomic
+from results.record import RecordError, as_json, check_version, decode, parse, write_atomic
 from results.report import render, render_csv, render_long
 from results.schema import Publication, Slot, Table
 
@@ -22,7 +22,7 @@ def export(publication: Publication, folder: Path = ROOT / "records") -> Path:
     header = plain(replace(publication, records={}))
     if not publication.own_sets:  # a field of later versions: what it does not apply to keeps its bytes
         del header["own_sets"]
-    lines = [header, *(plain(publication.records[run_id]) for run_id in sorted(wanted))]
+    lines = [header, *(as_json(publication.records[run_id]) for run_id in sorted(wanted))]
     path = folder / f"{publication.name}.jsonl"
     write_atomic(path, "".join(f"{canonical_json(line)}\n" for line in lines))
     return path

@@ -18,10 +18,11 @@ EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no 
 COVERAGE_COUNTS = ("documents", "images", "skipped", "not_chosen")
 
 
-# How a row is transferred: its frozen encoder under every task, or blind. The captioning head of a blind row learns the
-# same captions from the same language model and never gets an image (the language-only baseline of Goyal et al. 2017):
-# what it scores is what the captions themselves give away.
-Mode = Literal["frozen", "blind"]
+# How a row is transferred: heads on its frozen encoder, encoder and heads in full, or blind. The captioning head of a
+# blind row learns the same captions from the same language model and never gets an image (the language-only baseline of
+# Goyal et al. 2017): what it scores is what the captions themselves give away.
+Mode = Literal["frozen", "full", "blind"]
+FULL: Mode = "full"
 BLIND: Mode = "blind"
 
 
@@ -72,6 +73,7 @@ class RunRecord:
     seconds: float
     finished_at: str  # ISO 8601, UTC
     reason: str = ""  # why, when status is not DONE
+    fitted_by: str = ""  # transfer: the run whose head was scored here; "" where this run trained its own
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -169,6 +171,9 @@ class Table:
     columns: tuple[Column, ...]
     paper_csv: str  # file name below results/paper
     cost_reference: str  # label of the row whose training FLOPs are 1.0
+    references: tuple[
+        Mapping[str, str], ...
+    ] = ()  # lines of the paper's CSV printed for comparison, measured by no row
     more_columns: tuple[Column, ...] = ()  # measured here, not in the paper; a table of their own
 
     def on(self, own_sets: Mapping[str, str], scale: str) -> "Table":

@@ -1,7 +1,7 @@
 """Everything a run depends on, as frozen dataclasses. Values live in recipe.py beside this file, none here is a choice.
 
 Fields can be changed with `--set group.field=value` (overrides.py). Settings of objectives and of transfer
-tasks are declared by those packages; `objectives` and `transfer` hold only what was changed in them.
+tasks are declared by those packages; `objectives`, `transfer` and `full` hold only what was changed in them.
 """
 
 from collections.abc import Mapping
@@ -189,4 +189,5 @@ class RunConfig:
     language: LanguageModels
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # objective -> changed field -> value
     transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> changed field -> value
+    full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the same, in rows of full transfer only
     slurm: SlurmConfig = SlurmConfig()

@@ -7,7 +7,7 @@ real catalogue about an objective or a task does.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
 from data.toyworld.spec import is_embedded
@@ -31,7 +31,7 @@ from experiments.planning.specs import (
     written,
 )
 from results.canonical import plain
-from results.schema import BLIND, Kind, Mode, Publication, Row, RunRecord, Slot, Status, Table
+from results.schema import BLIND, FULL, Kind, Mode, Publication, Row, RunRecord, Slot, Status, Table
 
 # Bump when equal specs would train different weights (transfer tasks have protocols of their own).
 PRETRAIN_PROTOCOL = 2
@@ -229,9 +229,18 @@ class Resolver:
     ) -> tuple[PlannedRun, dict[str, PlannedRun]]:
         """A transfer of the row's encoder, or of none, and runs it needs besides."""
         facts, data = self.catalogue.task(task), get_task(task)
+        mode = _mode(row)
+        full = {**config.full.get(task, {})} if mode == FULL else {}
+        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {}), **full}
         recipe = facts.default
-        for key, value in config.transfer.get(task, {}).items():
-            recipe = overrides.set_field(recipe, key, value, prefix=f"transfer.{task}")
+        for key, value in changes.items():
+            recipe = overrides.set_field(recipe, key, value, prefix=f"{'full' if key in full else 'transfer'}.{task}")
+        _refuse_unused(recipe, facts.default, f"transfer.{task}")
+        if mode == FULL and (pictures := getattr(recipe, "pictures", "augmented")) != "augmented":
+            raise ConfigError(
+                f"row {row.label!r}: full transfer changes the encoder at every step, so transfer.{task}.pictures "
+                f"cannot be {pictures!r}; leave it out, or set it for frozen rows in a sweep of their own (--only)"
+            )
         language = getattr(config.language, task) if facts.reads_text else None
         extra: dict[str, PlannedRun] = {}
         inputs = {} if encoder is None else {"encoder": encoder.run_id}
@@ -244,7 +253,7 @@ class Resolver:
         spec = TransferSpec(
             protocol=facts.protocol,
             task=task,
-            mode=_mode(row),
+            mode=mode,
             recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=language,
@@ -258,7 +267,7 @@ class Resolver:
             problem = (
                 problem or f"language.{task} is {SCRATCH!r}, in the size of an encoder's run, and a blind row has none"
             )
-        weight = facts.reads_text + facts.generates
+        weight = facts.reads_text + facts.generates + _FULL_WEIGHT * (mode == FULL)
         needs = tuple(run.run_id for run in parents)
         return self._run(spec, {"recipe": recipe}, problem, weight, needs), extra
 
@@ -294,6 +303,20 @@ def _mode(row: Row) -> Mode:
     if row.mode not in (modes := get_args(Mode)):
         raise ConfigError(f"row {row.label!r}: there is no transfer mode {row.mode!r}; it can be {' or '.join(modes)}")
     return row.mode
+
+
+_FULL_WEIGHT = 10  # full transfers are the longest, and start first
+
+
+def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
+    """Raises ConfigError for a setting that was changed where another one makes it mean nothing."""
+    for field in fields(recipe):
+        other, value = field.metadata.get("only_with", (None, None))
+        if other and getattr(recipe, other) != value and getattr(recipe, field.name) != getattr(default, field.name):
+            raise ConfigError(
+                f"{prefix}.{field.name}={getattr(recipe, field.name)} means nothing with "
+                f"{prefix}.{other}={getattr(recipe, other)}; add --set {prefix}.{other}={value}"
+            )
 
 
 def _tokenizer(data: DataConfig) -> str:

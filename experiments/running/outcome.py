@@ -31,4 +31,5 @@ class Outcome:
     lm_passes: int = 0
     train_flops: float = 0.0
     data_digest: str = ""
+    fitted_by: str = ""  # the run whose head was scored; "" where this run trained its own
     coverage: dict[str, int] = field(default_factory=dict)

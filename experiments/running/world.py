@@ -167,6 +167,7 @@ def load_encoder(place: Place, run_id: str) -> Encoder:
     spec = load_spec(folder)
     assert isinstance(spec, PretrainSpec)
     size: Size = from_plain(Size, spec.model, "model")
+    size = replace(size, vision=replace(size.vision, drop_path=0.0))  # that of pre-training; full transfer has its own
     vision = build_vision(size, spec.seed)
     vision.load_state_dict(load_file(folder / ENCODER_FILE))
     return Encoder(vision.eval(), ImageTransform(size.vision.image_size))

@@ -163,26 +163,31 @@ def _counted(counts: Counter[str]) -> str:
 def _paper(filled: Filled) -> list[str]:
     """What the paper puts first, and what becomes of its orderings."""
     first: Counter[str] = Counter()
+    ranked = 0
     for column in filled.table.columns:
         printed = {row.label: value for row in filled.methods if (value := filled.paper(row, column)) is not None}
         if len(printed) > 1:
+            ranked += 1
             best = (max if column.higher_is_better else min)(printed.values())
             first.update(label for label, value in printed.items() if value == best)
     if not first:
         return []
-    said = listed(f"{escape(label)} in {columns_of(n)}" for label, n in first.most_common())
+    said = listed(f"{escape(label)} in {n}" for label, n in first.most_common())
     pairs = [pair for pairs in by_column(filled).values() for pair in pairs]
-    text = f"**The paper** has {said} first (single runs)."
+    text = f"**The paper** has {said} of {columns_of(ranked)} first (single runs)."
     if not pairs:
         return [f"{text} None of its orderings can be compared here yet."]
+    text += f" Of its {times(len(pairs), 'ordering')} by {PAPER_GAP:g} points or more"
+    if not any(resolved(filled, column) for column in filled.table.columns):
+        return [f"{text}, {sum(pair.gap > 0 for pair in pairs)} come out by sign alone."]
     counts = Counter(pair.standing for pair in pairs)
-    text += (
-        f" Of its {times(len(pairs), 'ordering')} by {PAPER_GAP:g} points or more: {counts[Standing.ABOVE]} come out, "
+    turned = Counter(
+        f"{escape(pair.better)} over {escape(pair.worse)}" for pair in pairs if pair.standing is Standing.BELOW
     )
-    text += f"{counts[Standing.UNDECIDED]} undecided, {counts[Standing.BELOW]} **reversed**"
-    turned = Counter(pair.better for pair in pairs if pair.standing is Standing.BELOW)
-    behind = listed(f"{escape(label)} over another: {n}" for label, n in turned.most_common())
-    return [f"{text} ({behind})." if turned else f"{text}."]
+    which = listed(f"{names} in {n}" for names, n in turned.most_common())
+    text += f": {counts[Standing.ABOVE]} come out, {counts[Standing.UNDECIDED]} undecided, "
+    text += f"{counts[Standing.BELOW]} **reversed**"
+    return [f"{text} ({which})." if turned else f"{text}."]
 
 
 def _resolution(filled: Filled) -> list[str]:
@@ -194,10 +199,8 @@ def _resolution(filled: Filled) -> list[str]:
     if not smallest:
         return []
     low, high = min(smallest, key=lambda key: smallest[key]), max(smallest, key=lambda key: smallest[key])
-    text = (
-        f"**Undecided** is every smaller difference: for the median pair of methods below {smallest[low]:.1f} points in"
-    )
-    return [f"{text} {low} and up to {smallest[high]:.1f} in {high}. More seeds tell finer."]
+    ends = f"{smallest[low]:.1f} points ({low}) to {smallest[high]:.1f} ({high})"
+    return [f"**Too small to tell** is a difference of two methods below {ends}, in the median pair of methods."]
 
 
 def resolved(filled: Filled, column: Column) -> list[float]:

@@ -59,8 +59,10 @@ def _which(filled: Filled, runs: Runs) -> str:
         rows[stage, tuple(sorted(found))].append(row)
     stages: dict[tuple[tuple[int, ...], str], list[str]] = defaultdict(list)  # by seeds and rows
     for (stage, numbers), labels in rows.items():
-        whole = set(labels) >= everyone[stage]
-        stages[numbers, "" if whole else f" of {', '.join(map(escape, labels))}"].append(stage)
+        others = sorted(everyone[stage] - set(labels))
+        but = f" of all rows but {', '.join(map(escape, others))}" if others else ""
+        who = but if len(others) < len(labels) else f" of {', '.join(map(escape, labels))}"
+        stages[numbers, who].append(stage)
     return "; ".join(
         f"{listed(map(escape, names))}{who}, seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         for (numbers, who), names in stages.items()

@@ -19,7 +19,7 @@ LAYER = {
 }  # fmt: skip
 VISION = {f"vision.vit.blocks.*.{name}" for name in BLOCK}
 LANGUAGE = {f"language.decoder.layers.*.{name}" for name in LAYER}
-CONNECTOR = {f"connector.{name}.weight" for name in ("to_query", "to_key", "to_value", "to_output")}
+CONNECTOR = {f"connector.{name}.weight" for name in ("to_query", "to_key", "to_tokens.to_value", "to_tokens.to_output")}
 ATTENTION = {"to_query.weight", "to_key_value.weight", "to_output.weight"}
 EMBEDDINGS = {"language.decoder.embed_tokens.weight", "language.decoder.embed_positions.weight"}
 PATCHES = {"vision.vit.patch_embed.proj.weight"}
@@ -28,7 +28,7 @@ MATRICES = {
     "clip": CONNECTOR | {"readout.proj.weight"},
     "coca": CONNECTOR | {"readout.proj.weight"},
     "blip2": CONNECTOR | {"readout.proj.weight", "match_head.weight"},
-    "beit3": {"connector.1.weight", "connector.2.weight", "image_head.weight"},
+    "beit3": {"connector.to_value.weight", "connector.to_output.weight", "image_head.weight"},
     "flamingo": {
         *(f"resampler.layers.*.attention.{name}" for name in ATTENTION),
         "resampler.layers.*.feed_forward.1.weight", "resampler.layers.*.feed_forward.3.weight",

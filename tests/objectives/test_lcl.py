@@ -19,7 +19,7 @@ from helpers import (
     with_images,
 )
 from open_clip.loss import ClipLoss
-from slow import causally, slow_language
+from slow import causally, slow_language, slow_norm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -139,6 +139,29 @@ def test_inv_lcl_6_equals_open_clip_and_a_loop_over_targets() -> None:
     theirs = gradients(lcl, both)
     for name, grad in gradients(lcl, total(losses)).items():
         torch.testing.assert_close(grad, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_words_can_be_written_by_a_head_of_its_own() -> None:
+    tied, own = build("lcl"), build("lcl", head="own")
+    share_weights(tied, own)
+    assert set(own.state_dict()) - set(tied.state_dict()) == {
+        "own_head.0.weight", "own_head.0.bias", "own_head.1.weight",
+    }  # fmt: skip
+    assert own.own_head[1].weight.shape == (VOCABULARY, 128)
+    torch.nn.init.normal_(own.own_head[0].weight)
+    batch = batch_for(own, documents())
+    rows, hidden = batch[INTERLEAVED], states(own, batch)[0]
+    norm_of, linear = own.own_head
+    log_p = (slow_norm(norm_of, hidden) @ linear.weight.T).log_softmax(dim=-1)
+    opened = torch.zeros_like(rows.attn_mask)
+    opened[rows.img_row, rows.img_boi] = rows.img_has_ctx
+    wanted = (rows.token_type == TokenType.TEXT) | (rows.token_type == TokenType.EOS) | opened
+    by_hand = -sum(log_p[b, q - 1, rows.input_ids[b, q]] for b, q in wanted.nonzero().tolist())
+    term = own(batch).terms["generate"]
+    torch.testing.assert_close(term.sum, by_hand)
+    assert torch.equal(own(batch).terms["contrast"].sum, tied(batch).terms["contrast"].sum)
+    grads = gradients(own, term.sum)
+    assert norm(grads, "own_head.") > 0
 
 
 def test_inv_lcl_7_image_first_documents_change_generation_only() -> None:

@@ -58,6 +58,7 @@ def test_one_seed_decides_nothing_and_says_so_first() -> None:
         "**Undecided.** By sign alone above the untouched encoder (Random encoder): LCL in 1 of 1 column, "
         "CLIP in 0 of 1 column, Emu in 0 of 1 column."
     )
+    assert about(scores, "**The paper**").endswith("Of its 2 orderings by 2 points or more, 2 come out by sign alone.")
     assert not any("Learned" in line or "In front" in line or "How sure" in line for line in rest)
 
 
@@ -75,15 +76,15 @@ def test_the_papers_orderings_are_counted_above_their_minimum() -> None:
     scores = {"CLIP": [81.0, 82.0, 83.0], "Emu": [5.0, 5.5, 4.5], "LCL": [2.0, 2.5, 3.0]}
     # paper: LCL 75.2, CLIP 74.8, Emu 5.7; two orderings of at least two points
     assert about(scores, "**The paper**") == (
-        "**The paper** has LCL in 1 column first (single runs). Of its 2 orderings by 2 points or more: "
-        "1 come out, 0 undecided, 1 **reversed** (LCL over another: 1)."
+        "**The paper** has LCL in 1 of 1 column first (single runs). Of its 2 orderings by 2 points or more: "
+        "1 come out, 0 undecided, 1 **reversed** (LCL over Emu in 1)."
     )
 
 
 def test_how_large_a_difference_must_be_is_said() -> None:
-    # s.d. 1, 1 and 2: 4.303 sqrt(2/3) = 3.51 once and 4.303 sqrt(5/3) = 5.56 twice
-    scores = {"CLIP": [80.0, 81.0, 82.0], "Emu": [5.0, 6.0, 7.0], "LCL": [80.0, 82.0, 84.0]}
-    assert "below 5.6 points in pattern acc@1" in about(scores, "**Undecided**")
+    # s.d. 1, 2 and 4: 4.303 sqrt(5/3) = 5.6, 4.303 sqrt(17/3) = 10.2 and 4.303 sqrt(20/3) = 11.1
+    scores = {"CLIP": [80.0, 81.0, 82.0], "Emu": [5.0, 7.0, 9.0], "LCL": [78.0, 82.0, 86.0]}
+    assert "below 10.2 points (pattern acc@1" in about(scores, "**Too small")
     assert "(4.30 for 3 seeds)" in about(scores, "**How sure:**")
 
 
@@ -106,6 +107,10 @@ def test_other_controls_are_compared_but_are_no_methods() -> None:
     rows = (*TABLE.rows[:2], replace(TABLE.rows[2], control=True), TABLE.rows[3])
     lines = found({"Random encoder": UNTOUCHED, **OTHERS}, replace(TABLE, rows=rows))
     assert "- Controls: LCL above in 1 of 1 column." in lines
+    blind = (*TABLE.rows[:2], replace(TABLE.rows[2], control=True, mode="blind"), TABLE.rows[3])
+    assert not any(
+        "Controls" in line for line in found({"Random encoder": UNTOUCHED, **OTHERS}, replace(TABLE, rows=blind))
+    )
     assert not any("LCL" in line for line in lines if not line.startswith("- Controls"))
 
 

@@ -104,6 +104,9 @@ def test_equal_scores_give_equal_bytes_and_leave_the_file_alone(tmp_path: Path, 
     path = tmp_path / f"table1{items.SUFFIX}"
     items.export(TABLE, made, tmp_path / "runs", tmp_path)
     first = path.read_bytes()
+    assert first[4:8] == bytes(4)  # gzip's place for the time
+    lines = gzip.decompress(first).decode().splitlines()[1:]
+    assert lines == sorted(lines)
     items.export(TABLE, made, tmp_path / "runs", tmp_path / "again")
     assert (tmp_path / "again" / path.name).read_bytes() == first
     path.write_bytes(gzip.compress(gzip.decompress(first), 1, mtime=7))  # as another version of zlib would

@@ -103,19 +103,16 @@ def test_a_controller_that_restarts_is_waited_for(on: On) -> None:
     sweep.done("pretrain-clip")
 
 
-def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On, tmp_path: Path) -> None:
+def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On) -> None:
     sweep = on()
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "00000.tar").write_bytes(b"<html>404 Not Found</html>" * 40)
-    sweep.submit("--set", f"data.mmc4_pair={broken}", rows=("clip", "Random encoder"))
+    sweep.submit("--set", "pretrain.optim.lr.others=1e30", rows=("clip", "Random encoder"))
     sweep.over()
     found = sweep.statuses()
     assert len(found) == 9
     for name, status in found.items():
         expected = Status.DONE if "clip" not in name else Status.FAILED if "pretrain" in name else Status.BLOCKED
         assert status is expected, name
-    assert "bad_tar 1" in sweep.tables()["table1.md"].decode()
+    assert "NonFiniteLoss: step " in sweep.tables()["table1.md"].decode()
     done = sweep.call("status", "table1", "--runs", str(sweep.runs))
     assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
 

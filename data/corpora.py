@@ -5,14 +5,14 @@ was found and what to do.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from data.errors import CorpusError
 from data.readers.index import list_shards
-from data.readers.laion import LaionCorpus
+from data.readers.laion import LaionCorpus, tar_paths
 from data.readers.mmc4 import SHARD_NAME, Mmc4Corpus, shard_number
 
 Format = Literal["laion", "mmc4"]
@@ -32,6 +32,7 @@ def open_corpus(
     images: Path | None = None,
     cache: Path | None = None,
     processes: int = 1,
+    shards: int | None = None,
 ) -> LaionCorpus | Mmc4Corpus:
     """Open a folder of LAION-style tar shards or of MMC4 documents.
 
@@ -41,6 +42,7 @@ def open_corpus(
         images: for MMC4, the image folder (default: folder/images).
         cache: where to keep the index of the shards; None reads all shards at every start.
         processes: how many processes read shards when there is no index yet.
+        shards: open only so many, evenly over the corpus; a look at it that reads no more than those.
 
     Raises:
         CorpusError: no such folder, nothing in it, another kind of data, or an option of the other format.
@@ -49,14 +51,22 @@ def open_corpus(
     if form == "laion":
         if images is not None:
             raise CorpusError(f"{folder} holds tar shards, whose images are inside; drop images={images}")
-        tars = sorted(folder.glob("*.tar")) or sorted(folder.glob("*/*.tar"))
+        tars, _ = _some(tar_paths(folder), shards)
         return LaionCorpus(list_shards(folder, tars), caption_key=caption_key, cache=cache, processes=processes)
     if caption_key is not None:
         raise CorpusError(f"{folder} holds MMC4 documents, which have sentences; drop caption_key={caption_key!r}")
     images = folder / "images" if images is None else images
     if not images.is_dir():
         raise CorpusError(f"{folder} holds MMC4 documents but {images} is no folder; pass the folder of the images")
-    return Mmc4Corpus(list_shards(folder, mmc4_shards(folder)), images, cache=cache, processes=processes)
+    paths, positions = _some(mmc4_shards(folder), shards)
+    return Mmc4Corpus(list_shards(folder, paths), images, positions=positions, cache=cache, processes=processes)
+
+
+def _some(paths: Sequence[Path], most: int | None) -> tuple[list[Path], list[int]]:
+    """Up to `most` of the paths, evenly among them, and their places."""
+    count = len(paths) if most is None else min(most, len(paths))
+    places = [number * len(paths) // max(1, count) for number in range(count)]
+    return [paths[place] for place in places], places
 
 
 def detect(folder: Path) -> Format:
@@ -66,7 +76,7 @@ def detect(folder: Path) -> Format:
     if not folder.is_dir():
         raise CorpusError(f"{folder} is a file; pass the folder that holds the shards, perhaps {folder.parent}")
     documents = any(SHARD_NAME.fullmatch(path.name) for path in folder.iterdir())
-    tars = any(folder.glob("*.tar")) or (not documents and any(folder.glob("*/*.tar")))
+    tars = any(folder.glob("[!.]*.tar")) or (not documents and bool(tar_paths(folder)))
     if tars and documents:
         raise CorpusError(f"{folder} holds both tar shards and MMC4 shards; move one kind to a folder of its own")
     if tars:
@@ -99,7 +109,7 @@ def _description(folder: Path) -> str:
     if any(suffix.endswith(".parquet") for suffix in files):
         return "it holds parquet files without tars, which list images by URL (download them with img2dataset)"
     if any(suffix.endswith((".jsonl", ".jsonl.zip")) for suffix in files):
-        return "its .jsonl files are not named like MMC4 shards (rename them docs_shard_<number>.jsonl)"
+        return "its .jsonl files are not named like MMC4 shards (rename them docs_shard_<number>, suffixes kept)"
     if any(suffix.endswith((".tsv", ".csv")) for suffix in files):
         return "it holds a table of URLs or captions (download the images with img2dataset)"
     if any("." + suffix.rpartition(".")[2] in _IMAGES for suffix in files):

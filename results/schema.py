@@ -15,7 +15,7 @@ SCHEMA_VERSION = 2  # 2: RunRecord.defaults
 EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no suffix
 
 # Keys of RunRecord.coverage that are not causes: what was used, and how many documents could not be.
-COVERAGE_COUNTS = ("documents", "images", "skipped")
+COVERAGE_COUNTS = ("documents", "images", "skipped", "not_chosen")
 
 
 # How a row is transferred: its frozen encoder under every task, or blind. The captioning head of a blind row learns the

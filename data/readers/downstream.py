@@ -17,7 +17,7 @@ from data.batch import Split
 from data.document import Bad
 from data.errors import CorpusError
 from data.readers.index import list_shards
-from data.readers.laion import LaionCorpus
+from data.readers.laion import LaionCorpus, tar_paths
 from data.readers.splits import Expected, PairImages, checked, file_split, make_split
 
 IMAGE_SUFFIXES = frozenset((".jpeg", ".jpg", ".png", ".webp"))
@@ -100,6 +100,27 @@ def karpathy(json_path: Path, image_root: Path, split: str, expect: Expected | N
     return checked(file_split(f"{dataset}/{split}", image_root, names, captions=captions), expect)
 
 
+def nocaps_file(folder: Path) -> Path:
+    """The one nocaps_val*.json of a folder that holds captions; the list of images beside it is no rival.
+
+    Raises CorpusError when there is none or more than one, naming them.
+    """
+    found = sorted(path for path in folder.glob("nocaps_val*.json") if path.is_file())
+    captioned = [path for path in found if _read_json(path).get("annotations")]
+    if len(captioned) == 1:
+        return captioned[0]
+    names = ", ".join(path.name for path in captioned or found)
+    if captioned:
+        raise CorpusError(
+            f"{folder} holds {len(captioned)} files with NoCaps captions ({names}); keep one of them there"
+        )
+    if found:
+        raise CorpusError(
+            f"{folder} holds {names}, which lists images and no captions; put nocaps_val_4500_captions.json beside it"
+        )
+    raise CorpusError(f"{folder} holds no nocaps_val*.json; put nocaps_val_4500_captions.json there, images in val/")
+
+
 def nocaps(json_path: Path, image_root: Path, expect: Expected | None = None) -> Split:
     """NoCaps val, or any file of COCO style: images{id, file_name} and annotations{image_id, caption}.
 
@@ -124,7 +145,7 @@ def pairs(
     """Tar shards as img2dataset writes them (CC3M, CC12M, SBU, LAION-COCO) as a captioned split.
 
     Args:
-        folder: holds the .tar files, at any depth.
+        folder: holds the .tar files, or folders that do.
         name: of the split: "cc12m/train".
         caption_key: take the caption from this field of the .json ("top_caption" for LAION-COCO) instead of .txt.
         max_bad: how many samples without image or caption may be left out; downloads from the web always have some.
@@ -133,7 +154,7 @@ def pairs(
     Raises:
         CorpusError: no shards, or more than `max_bad` samples cannot be used; the message counts them by cause.
     """
-    paths = sorted(folder.rglob("*.tar"))
+    paths = tar_paths(folder)
     if not paths:
         raise CorpusError(f"{folder} holds no .tar files; give the folder that img2dataset wrote")
     corpus = LaionCorpus(list_shards(folder, paths), name, caption_key, cache)

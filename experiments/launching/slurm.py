@@ -25,6 +25,7 @@ from experiments.launching.states import COLLATE, UNDER_WAY, Submission, look
 from experiments.launching.task import Collate, Task
 from experiments.launching.worker import environment
 from experiments.planning.specs import PlannedRun, TransferSpec
+from experiments.running import source
 from experiments.running.attempts import Held, claim
 from results.record import write_atomic
 
@@ -76,6 +77,8 @@ class _Submitter:
                 chunk = members[first : first + size]
                 needed = [parent for run in chunk for parent in run.needs]
                 tasks = [Task(str(self.state), run.run_id) for run in chunk]
+                for run in chunk:
+                    source.pin(self._run(run.run_id))
                 self._submit(stage, tasks, [self._run(run.run_id) for run in chunk], self._arrays(needed))
         self._submit_collate([run.run_id for run in runs], bool(missing))
         said = f"{len(missing)} runs submitted" if missing else "nothing submitted"

@@ -12,7 +12,7 @@ from PIL import Image
 from tar_helpers import write_shards
 
 from data.errors import CorpusError
-from data.readers.downstream import COCO_TEST, IMAGENET_VAL, imagenet, karpathy, nocaps, pairs
+from data.readers.downstream import COCO_TEST, IMAGENET_VAL, imagenet, karpathy, nocaps, nocaps_file, pairs
 from data.readers.splits import Expected
 
 
@@ -232,3 +232,22 @@ def test_splits_cross_to_loader_workers(tmp_path, classes):
     for split in (imagenet(classes, "val"), pairs(shard(tmp_path), "cc3m/train", max_bad=1)):
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
             assert pool.submit(split.load, 1).result().size == (6, 4)
+
+
+def test_of_the_files_nocaps_offers_the_one_with_captions_is_taken(tmp_path):
+    with pytest.raises(CorpusError, match=r"no nocaps_val\*\.json; put nocaps_val_4500_captions\.json there"):
+        nocaps_file(tmp_path)
+    images = {"images": [{"id": 0, "file_name": "a.jpg"}]}
+    (tmp_path / "nocaps_val_image_info.json").write_text(json.dumps(images))
+    (tmp_path / "._nocaps_val_4500_captions.json").write_bytes(b"\0\5\26\7")
+    with pytest.raises(CorpusError, match=r"nocaps_val_image_info\.json, which lists images and no captions"):
+        nocaps_file(tmp_path)
+    captioned = images | {"annotations": [{"image_id": 0, "caption": "a cat"}]}
+    path = tmp_path / "nocaps_val_4500_captions.json"
+    path.write_text(json.dumps(captioned))
+    assert nocaps_file(tmp_path) == path
+    (tmp_path / "nocaps_val_old.json").write_text(json.dumps(captioned))
+    with pytest.raises(
+        CorpusError, match=r"2 files .*nocaps_val_4500_captions\.json, nocaps_val_old\.json\); keep one"
+    ):
+        nocaps_file(tmp_path)

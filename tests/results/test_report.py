@@ -142,12 +142,14 @@ def test_documents_and_pairs_stand_in_columns_of_their_own() -> None:
     made = publication(FULL)
     slot = next(each for each in made.slots if (each.row, each.stage) == ("CLIP", "pretrain"))
     pairs = make_record({**pretrain_spec("clip", 0), "data": {"name": "mmc4-pair", "text_len": 80}}, {})
-    pairs = replace(pairs, coverage={"documents": 1000, "images": 1000, "skipped": 0})
+    pairs = replace(pairs, coverage={"documents": 1000, "images": 1000, "skipped": 0, "not_chosen": 70})
     slots = (replace(slot, run_id=pairs.run_id), *(each for each in made.slots if each.row != "CLIP"))
     cost = section(render(TABLE, replace(made, slots=slots, records={**made.records, pairs.run_id: pairs})), COST)
     documents, pairs_read = row(cost, "method").index("documents read"), row(cost, "method").index("pairs read")
     assert (row(cost, "CLIP")[documents], row(cost, "CLIP")[pairs_read]) == ("–", "1,000")
     assert (row(cost, "LCL")[documents], row(cost, "LCL")[pairs_read]) == ("400", "–")
+    skipped = row(cost, "method").index("skipped, and causes met")
+    assert row(cost, "CLIP")[skipped] == "0; not chosen 70" and "not chosen" not in row(cost, "LCL")[skipped]
 
 
 def test_collapse_is_shown_and_what_is_not_measured_is_a_dash() -> None:

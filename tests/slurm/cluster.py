@@ -38,7 +38,7 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
-SlurmctldParameters={controller}
+{controller}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -81,7 +81,7 @@ class Cluster:
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         text = CONFIG.format(
             host=host, ports=ports, user=user, folder=folder, max_array=max_array,
-            controller=controller, nodes=nodes,
+            controller=f"SlurmctldParameters={controller}" if controller else "", nodes=nodes,
         )  # fmt: skip
         (folder / "slurm.conf").write_text(text)
 

@@ -1,11 +1,18 @@
 """A sweep on a real SLURM gives the table that it gives without one, whatever the cluster does meanwhile."""
 
+import os
+import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from slurm_helpers import ROWS, Sweep
+from sweep_helpers import wait_for
+
+from experiments.running import attempts
+from results.schema import Status
 
 On = Callable[..., Sweep]
 

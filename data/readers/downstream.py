@@ -17,8 +17,9 @@ from data.batch import Split
 from data.document import Bad
 from data.errors import CorpusError
 from data.readers.index import list_shards
-from data.readers.laion import LaionCorpus, tar_paths
+from data.readers.laion import LaionCorpus
 from data.readers.splits import Expected, PairImages, checked, file_split, make_split
+from data.readers.tars import tar_paths
 
 IMAGE_SUFFIXES = frozenset((".jpeg", ".jpg", ".png", ".webp"))
 KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}

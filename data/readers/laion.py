@@ -9,7 +9,6 @@ keys, and no member is unpickled. A shard that was cut keeps the samples before 
 """
 
 import json
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
 from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, typical_size
-from data.readers.zips import beside
+from data.readers.tars import declared_size, read_headers
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
@@ -162,7 +161,7 @@ def scan_tar(path: Path) -> Scan:
     samples: list[tuple[str, Members]] = []
     seen: dict[str, set[str]] = {}
     dotted: dict[tuple[str, str], set[str]] = {}  # (key by the first dot, name before the last one) -> kinds
-    members, broken_key, whole = _read_headers(path)
+    members, broken_key, whole = read_headers(path)
     for key, suffix, start, size in members:
         rest, _, last_suffix = suffix.rpartition(".")
         if rest:
@@ -187,61 +186,6 @@ def scan_tar(path: Path) -> Scan:
 def _is_sample(kinds: set[str], beside_image: bool) -> bool:
     """Whether members under a key with dots are a sample of their own, not more files of one ("a.seg.png")."""
     return {"image", "text"} <= kinds if beside_image else not kinds.isdisjoint(("image", "text"))
-
-
-def _read_headers(path: Path) -> tuple[list[tuple[str, str, int, int]], str | None, bool]:
-    """(key, suffix, first byte, size) of each whole regular member; the key of a cut member; is the archive whole?"""
-    members: list[tuple[str, str, int, int]] = []
-    end = path.stat().st_size
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            while (info := tar.next()) is not None:
-                key, suffix = split_name(info.name)
-                if info.size < 0 or info.offset_data + info.size > end:
-                    return members, key, False
-                if key and info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
-                    members.append((key, suffix, info.offset_data, info.size))
-            file.seek(tar.offset)  # tarfile stops silently at a damaged header; a whole archive has a zero block here
-            return members, None, file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (tarfile.TarError, OSError, ValueError, EOFError):  # what tarfile raises on damaged archives
-        return members, None, False
-
-
-def tar_paths(folder: Path) -> list[Path]:
-    """The tars of a folder, or of the folders in it where it has none itself; hidden files are none."""
-    for pattern in ("*.tar", "*/*.tar"):
-        if found := sorted(path for path in folder.glob(pattern) if not beside(path.relative_to(folder).as_posix())):
-            return found
-    return []
-
-
-def declared_size(path: Path) -> int | None:
-    """How many samples a file beside a tar says it holds: img2dataset's 00000_stats.json, open_clip's sizes.json."""
-    for name, find in (
-        (path.with_name(f"{path.stem}_stats.json"), lambda held: held["successes"]),
-        (path.with_name("sizes.json"), lambda held: held[path.name]),
-    ):
-        try:
-            size = find(json.loads(name.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue  # not there, or not what it is named like: then it says nothing
-        if type(size) is int and size >= 0:
-            return size
-    return None
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """webdataset's rule: the key ends at the first dot of the last path part.
-
-    ("", "") for names without a dot and for dot files, which macOS adds beside every member of an archive.
-    """
-    folder, _, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    if not stem or not dot:
-        return "", ""
-    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
 
 
 def _partial_sample(samples: list[tuple[str, Members]], broken_key: str | None) -> str:

@@ -27,6 +27,7 @@ from data.readers import downstream
 from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_pair import Mmc4Pairs
+from data.readers.mmc4_tars import Mmc4TarCorpus
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_corpus
 from experiments.configuration.place import Place
@@ -38,7 +39,7 @@ from transfer.encoder import Encoder
 ENCODER_FILE = "encoder.safetensors"
 
 
-def open_source(place: Place, field: str) -> LaionCorpus | Mmc4Corpus:
+def open_source(place: Place, field: str) -> LaionCorpus | Mmc4Corpus | Mmc4TarCorpus:
     """The corpus in a field of DataConfig."""
     folder = getattr(place.data, field)
     return open_corpus(Path(folder), cache=place.shared / "indexes")
@@ -52,7 +53,7 @@ def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus,
     opened = open_source(place, field)
     most = spec.max_images or Rules.max_images
     rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, max_images=most)
-    if corpus.pairs and isinstance(opened, Mmc4Corpus):
+    if corpus.pairs and not isinstance(opened, LaionCorpus):
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
         documents = replace(rules, text_len=None)
         key = (getattr(place.data, field), opened.digest, documents, seed)

@@ -21,8 +21,8 @@ from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage, CorpusError
 from data.images import open_image
 from data.readers import mmc4, zips
-from data.readers.laion import split_name
 from data.readers.mmc4_pair import Mmc4Pairs
+from data.readers.tars import split_name
 
 
 def png(colour="red") -> bytes:

@@ -38,6 +38,7 @@ examples:
   python -m experiments.sweep table1                        the whole comparison on the embedded corpus
   python -m experiments.sweep table1 --dry-run              what would run, and what is there already
   python -m experiments.sweep table1 --seeds 3              mean and s.d. over three seeds
+  python -m experiments.sweep table1 --seeds 10-14          five seeds that no choice of the recipe has seen
   python -m experiments.sweep table1 --only clip --only lcl two rows
   python -m experiments.sweep table1 --set data.mmc4=DIR    on your own documents
   python -m experiments.sweep table6b --set pretrain.images=60000
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("tables", nargs="+", metavar="TABLE", help=f"one or more of {', '.join(TABLES)}")
     made.add_argument("--scale", default="tiny", help=f"{', '.join(SCALES)} (default: %(default)s, minutes on a CPU)")
-    made.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    made.add_argument("--seeds", default="1", help="N: seeds 0 to N-1; A-B: seeds A to B (default: %(default)s)")
     made.add_argument(
         "--only", action="append", default=[], metavar="ROW", help="objective or label of a row; repeatable"
     )
@@ -112,6 +113,7 @@ def _said(error: OSError, runs: Path) -> str:
 def sweep(options: argparse.Namespace) -> int:
     """Plan, run what is missing, collate."""
     _check(options)
+    seeds_asked = _seeds(options.seeds)
     scale = get_scale(options.scale)
     tables = [get_table(name) for name in options.tables]
     changes = parse(options.set)
@@ -130,11 +132,11 @@ def sweep(options: argparse.Namespace) -> int:
     config, known = _with_embedded(config, runs, uses_it=scale.embedded)
     tables = [preflight.with_labels(table, config.data, known) for table in tables]
     plan_of = partial(build_plan, tables, scale=scale, config=config, catalogue=Suite(), digests=known)
-    plan = plan_of(range(options.seeds))
+    plan = plan_of(seeds_asked)
     records, problems = load_all(runs)
     for problem in problems:
         print(f"warning: {problem.message}; it is left out", file=sys.stderr)
-    known_seeds = {*range(options.seeds), *(slot.seed for held in published.values() for slot in held.slots)}
+    known_seeds = {*seeds_asked, *(slot.seed for held in published.values() for slot in held.slots)}
     older = renamed(plan_of(sorted(known_seeds)).runs, [*records, *_records(published)])
     if older and not options.migrate:
         raise ConfigError(
@@ -160,13 +162,13 @@ def sweep(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     print(_stages(plan, records, seconds))
     merged = _merged(records, published)
-    seeds = [*range(options.seeds), *_other_seeds(plan_of, range(options.seeds), published, merged)]
+    seeds = sorted([*seeds_asked, *_other_seeds(plan_of, seeds_asked, published, merged)])
     return _collate(plan_of(seeds), tables, merged, published, options)
 
 
 def _check(options: argparse.Namespace) -> None:
     """Raises ConfigError for what cannot work, before anything is loaded or written."""
-    for name, what in (("seeds", "seeds"), ("workers", "processes"), ("threads", "threads of a process")):
+    for name, what in (("workers", "processes"), ("threads", "threads of a process")):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is the number of {what}, at least 1, got {value}")
@@ -175,6 +177,17 @@ def _check(options: argparse.Namespace) -> None:
         file = next((each for each in (path, *path.absolute().parents) if each.is_file()), None) if path else None
         if file is not None:
             raise ConfigError(f"--{name} {path}: {file} is a file; a folder is needed, which need not exist yet")
+
+
+def _seeds(given: str) -> range:
+    """The seeds of "3", which are 0 to 2, or of "10-14". Raises ConfigError for anything else."""
+    first, dash, last = given.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise ConfigError(f"--seeds is a number of seeds or a range like 10-14, got {given!r}")
+    found = range(int(first), int(last) + 1) if dash else range(int(first))
+    if not found:
+        raise ConfigError(f"--seeds is the number of seeds, at least 1, or a range like 10-14, got {given!r}")
+    return found
 
 
 def _check_precision(config: RunConfig) -> None:

@@ -24,7 +24,7 @@ from data.readers.tars import declared_size, read_headers
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
 _FIELDS = ("image", "text", "json", "cls")
-_ROW = np.dtype(
+ROW = np.dtype(
     [*NOTE_FIELDS, ("fault", np.int8), ("suffix", np.int8)]
     + [(f"{kind}_{part}", np.int64) for kind in _FIELDS for part in ("start", "size")]
 )
@@ -62,7 +62,7 @@ class LaionCorpus:
         self.digest = digest_shards(shards)
         self.caption_key = caption_key
         self._shards = tuple(shards)
-        self._index = build_index(shards, _ROW, scan_tar, cache, processes)
+        self._index = build_index(shards, ROW, scan_tar, cache, processes)
         self.shard_sizes = self._index.shard_sizes
         cut = set(self._index.rows["shard"][self._index.rows["fault"] == _CUT].tolist())
         self._typical = typical_size(self.shard_sizes, [shard not in cut for shard in range(len(shards))])
@@ -212,7 +212,7 @@ def _kinds(members: Members) -> set[str]:
 
 def _scan(samples: list[tuple[str, Members]], dotted: list[str], cut: str | None) -> Scan:
     samples = [(key, members) for key, members in samples if _kinds(members)]
-    rows = np.zeros(len(samples) + len(dotted) + (cut is not None), _ROW)
+    rows = np.zeros(len(samples) + len(dotted) + (cut is not None), ROW)
     for kind in _FIELDS:
         rows[f"{kind}_size"] = -1
     notes: list[bytes] = []

@@ -24,6 +24,7 @@ from data.loading.held_out import SHARE, split
 from data.loading.loader import Loader
 from data.loading.select import Rules, choose_images
 from data.readers import downstream
+from data.readers.imagenet import imagenet
 from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_pair import Mmc4Pairs
@@ -175,9 +176,9 @@ def open_split(place: Place, name: str, training: bool) -> Split:
     folder = Path(getattr(place.data, name))
     cache = place.shared / "indexes"
     if name == "imagenet":
-        return downstream.imagenet(folder, "train" if training else "val")
+        return imagenet(folder, "train" if training else "val", cache=cache)
     if name in ("retrieval_train", "caption_train"):
         return downstream.pairs(folder, name, "top_caption" if name == "caption_train" else None, cache=cache)
     if name == "nocaps":
         return downstream.nocaps(downstream.nocaps_file(folder), folder / "val")
-    return downstream.karpathy(folder / f"dataset_{name}.json", folder / "images", "test")
+    return downstream.captioned(folder, name, "test")

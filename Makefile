@@ -4,21 +4,24 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help table1 test check mutate format setup clean
+.PHONY: help table1 test test-slurm check mutate format setup clean
 help:  ## list the targets
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 table1: $(VENV)/.ready  ## the whole comparison on the embedded corpus -> results/tables/table1.md
 	$(BIN)/python -m experiments.sweep table1 $(ARGS)
 
 test: $(VENV)/.ready  ## every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slurm" $(ARGS)
+
+test-slurm: $(VENV)/.ready  ## sweeps on a real SLURM, which the tests start on this machine and end
+	$(BIN)/python -m pytest -m slurm tests/slurm -rs $(ARGS)
 
 check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not slurm" $(ARGS)
 
 mutate: $(VENV)/.ready  ## break each property of the objectives once: a test must notice (5 to 10 minutes, not in CI)
 	$(BIN)/python -m tests.mutants $(ARGS)

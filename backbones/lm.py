@@ -39,6 +39,8 @@ class LanguageModel(nn.Module):
             ffn_dim=size.ffn,
             max_position_embeddings=size.positions,
             init_std=size.init_std,
+            activation_function=size.activation,
+            _remove_final_layer_norm=not size.final_norm,
             dropout=0.0,
             attention_dropout=0.0,
             # No special ids: a pad id would take the input gradient from whatever token has that id in our tokenizer.
@@ -59,7 +61,7 @@ class LanguageModel(nn.Module):
         position_ids: Int[Tensor, "b t"],
         before_layer: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """States after the final LayerNorm.
+        """States after the last layer and, where the size has one, the final LayerNorm.
 
         allowed: [row, i, j] is True where position i may attend position j. A position that may attend nothing
         (padding) gets finite, meaningless states.
@@ -80,7 +82,8 @@ class LanguageModel(nn.Module):
             if before_layer is not None:
                 hidden = before_layer(i, hidden)
             hidden = layer(hidden, attention_mask=bias)
-        return self.decoder.final_layer_norm(hidden)
+        norm = self.decoder.final_layer_norm
+        return hidden if norm is None else norm(hidden)
 
     def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         """Next-token logits by the tied embedding. Give it target positions only: this is the dear part."""

@@ -4,18 +4,20 @@ Source: facebook/opt-125m, -1.3b, ... in the layout of huggingface/transformers.
 from a pretrained language model (LCL paper A.2); which one is a setting, equal for all rows of a table.
 """
 
+from typing import get_args
+
 import torch
 from transformers import AutoConfig, OPTConfig, OPTForCausalLM
 
 from backbones.lm import LanguageModel
-from backbones.sizes import LanguageSize
+from backbones.sizes import Activation, LanguageSize
 
 
 def load_opt(source: str) -> LanguageModel:
     """The model in that folder, or of that name in the local cache, in fp32 on CPU.
 
-    Raises ValueError where there are no files, the model is no OPT, or it is one of the two OPT variants this decoder
-    does not have (a projected embedding, LayerNorm after the blocks: opt-350m).
+    Raises ValueError where there are no files, the model is no OPT, or it is an OPT variant this decoder does not
+    have (a projected embedding, LayerNorm after the blocks: opt-350m; another activation than ReLU or GELU).
     """
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
@@ -30,6 +32,11 @@ def load_opt(source: str) -> LanguageModel:
         raise ValueError(
             f"{source!r} projects its embeddings or normalises after its blocks, as opt-350m; use another OPT"
         )
+    if config.activation_function not in get_args(Activation):
+        raise ValueError(
+            f"{source!r} has the activation {config.activation_function!r}; this decoder has "
+            f"{' and '.join(get_args(Activation))}, use another OPT"
+        )
     size = LanguageSize(
         name=source,
         width=config.hidden_size,
@@ -38,6 +45,8 @@ def load_opt(source: str) -> LanguageModel:
         ffn=config.ffn_dim,
         positions=config.max_position_embeddings,
         vocab_size=config.vocab_size,
+        activation=config.activation_function,
+        final_norm=not config._remove_final_layer_norm,
     )
     loaded = OPTForCausalLM.from_pretrained(source, local_files_only=True, dtype=torch.float32)
     language = LanguageModel(size, config.vocab_size)

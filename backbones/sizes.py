@@ -2,10 +2,15 @@
 
 Source: LCL paper 4.1 and A.1 (ViT-B/16, ViT-L/14, drop-path 0.2, layer scale, OPT-125M); timm `vit_base_patch16_224`
 and `vit_large_patch14_224`; transformers `OPTConfig` defaults. The initial layer scale is BEiT's choice by depth (not
-stated in the paper). Everything in which `tiny` departs from timm's own initialisation is a field here.
+stated in the paper). Everything in which `tiny` departs from timm's own initialisation is a field here, and so is
+everything in which the released LCL checkpoint's backbones depart from the paper's (a norm before the blocks, GELU in
+the language model, no final norm there).
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["relu", "gelu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,8 @@ class VisionSize:
     sincos_positions: float | None = None  # learned positions start as sin-cos times this; None: timm's 0.02
     residual_scale: float = 1.0  # factor on each block's two output projections at initialisation
     linear_std: float | None = None  # std of the blocks' weights at initialisation; None: timm's 0.02
+    pre_norm: bool = False  # CLIP's ViT: a LayerNorm before the blocks, and no bias in the patch embedding
+    norm_eps: float = 1e-6  # of every LayerNorm; open_clip: 1e-5
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
@@ -38,7 +45,7 @@ class VisionSize:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageSize:
-    """An OPT-shaped causal decoder (pre-LN, ReLU, learned positions, tied head, no dropout)."""
+    """An OPT-shaped causal decoder (pre-LN, learned positions, tied head, no dropout)."""
 
     name: str
     width: int
@@ -48,6 +55,8 @@ class LanguageSize:
     positions: int
     vocab_size: int | None = None  # embedding rows; None: whatever the tokenizer needs
     init_std: float = 0.02
+    activation: Activation = "relu"  # of the feed-forwards; open_clip's text transformer: gelu
+    final_norm: bool = True  # a LayerNorm after the last layer; OpenGVLab/LCL leaves it to what reads the states
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

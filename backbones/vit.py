@@ -6,10 +6,11 @@ Shape letters: m images, s image side, p patches, d width.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
-from timm.layers import build_sincos2d_pos_embed, trunc_normal_
+from timm.layers import LayerNorm, build_sincos2d_pos_embed, trunc_normal_
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -34,6 +35,8 @@ class VisionEncoder(nn.Module):
             init_values=size.layer_scale,
             drop_path_rate=size.drop_path,
             num_classes=0,
+            pre_norm=size.pre_norm,
+            norm_layer=partial(LayerNorm, eps=size.norm_eps),
         )
         self.num_prefix_tokens: int = self.vit.num_prefix_tokens
         self._initialise(size)
@@ -54,7 +57,7 @@ class VisionEncoder(nn.Module):
         if edit is not None:
             x = edit(x)
         x = torch.cat([self.vit.cls_token.expand(len(x), -1, -1), x], dim=1) + self.vit.pos_embed
-        return self.vit.norm(self.vit.blocks(x))
+        return self.vit.norm(self.vit.blocks(self.vit.norm_pre(x)))  # norm_pre is nothing where the size has none
 
     def forward(self, images: Float[Tensor, "m 3 s s"], edit: Edit | None = None) -> Float[Tensor, "m p d"]:
         """Patch tokens H, after the final norm. `edit` as in `tokens`."""

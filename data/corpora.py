@@ -5,15 +5,17 @@ was found and what to do.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from data.errors import CorpusError
 from data.readers.index import list_shards
 from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import SHARD_NAME, Mmc4Corpus, shard_number
+from data.readers.mmc4_tars import Mmc4TarCorpus, holds_documents
+from data.readers.tars import tar_paths
 
 Format = Literal["laion", "mmc4"]
 
@@ -32,8 +34,9 @@ def open_corpus(
     images: Path | None = None,
     cache: Path | None = None,
     processes: int = 1,
-) -> LaionCorpus | Mmc4Corpus:
-    """Open a folder of LAION-style tar shards or of MMC4 documents.
+    shards: int | None = None,
+) -> LaionCorpus | Mmc4Corpus | Mmc4TarCorpus:
+    """Open a folder of LAION-style tar shards or of MMC4 documents, with their images beside or inside them.
 
     Args:
         folder: the shards; tars may lie one folder deeper.
@@ -41,39 +44,69 @@ def open_corpus(
         images: for MMC4, the image folder (default: folder/images).
         cache: where to keep the index of the shards; None reads all shards at every start.
         processes: how many processes read shards when there is no index yet.
+        shards: open only so many, evenly over the corpus; a look at it that reads no more than those.
 
     Raises:
         CorpusError: no such folder, nothing in it, another kind of data, or an option of the other format.
     """
-    form = detect(folder)
-    if form == "laion":
+    found = find_shards(folder)
+    paths, positions = _some(found.paths, shards)
+    listed = list_shards(folder, paths)
+    if found.form == "laion":
         if images is not None:
             raise CorpusError(f"{folder} holds tar shards, whose images are inside; drop images={images}")
-        tars = sorted(folder.glob("*.tar")) or sorted(folder.glob("*/*.tar"))
-        return LaionCorpus(list_shards(folder, tars), caption_key=caption_key, cache=cache, processes=processes)
+        return LaionCorpus(listed, caption_key=caption_key, cache=cache, processes=processes)
     if caption_key is not None:
         raise CorpusError(f"{folder} holds MMC4 documents, which have sentences; drop caption_key={caption_key!r}")
+    if found.container == "tar":
+        if images is not None:
+            raise CorpusError(f"{folder} holds documents with their images inside; drop images={images}")
+        return Mmc4TarCorpus(listed, cache=cache, processes=processes)
     images = folder / "images" if images is None else images
     if not images.is_dir():
         raise CorpusError(f"{folder} holds MMC4 documents but {images} is no folder; pass the folder of the images")
-    return Mmc4Corpus(list_shards(folder, mmc4_shards(folder)), images, cache=cache, processes=processes)
+    return Mmc4Corpus(listed, images, positions=positions, cache=cache, processes=processes)
 
 
-def detect(folder: Path) -> Format:
-    """The format of the corpus in `folder`, from the files in it. Raises CorpusError as `open_corpus` does."""
+def _some(paths: Sequence[Path], most: int | None) -> tuple[list[Path], list[int]]:
+    """Up to `most` of the paths, evenly among them, and their places."""
+    count = len(paths) if most is None else min(most, len(paths))
+    places = [number * len(paths) // max(1, count) for number in range(count)]
+    return [paths[place] for place in places], places
+
+
+class Found(NamedTuple):
+    """The shards of a folder, in the order of the corpus, and what they hold."""
+
+    form: Format
+    container: Literal["tar", "jsonl"]
+    paths: list[Path]
+
+
+def find_shards(folder: Path) -> Found:
+    """What kind of corpus lies in `folder`, told from the files in it; at most one document is read.
+
+    Raises CorpusError as `open_corpus` does.
+    """
     if not folder.exists():
         raise CorpusError(f"{folder} does not exist; {EXPECTED}")
     if not folder.is_dir():
         raise CorpusError(f"{folder} is a file; pass the folder that holds the shards, perhaps {folder.parent}")
     documents = any(SHARD_NAME.fullmatch(path.name) for path in folder.iterdir())
-    tars = any(folder.glob("*.tar")) or (not documents and any(folder.glob("*/*.tar")))
+    tars = any(folder.glob("[!.]*.tar")) or (not documents and bool(tar_paths(folder)))
     if tars and documents:
         raise CorpusError(f"{folder} holds both tar shards and MMC4 shards; move one kind to a folder of its own")
-    if tars:
-        return "laion"
     if documents:
-        return "mmc4"
-    raise CorpusError(f"{folder} is no corpus: {_description(folder)}; {EXPECTED}")
+        return Found("mmc4", "jsonl", mmc4_shards(folder))
+    if not tars:
+        raise CorpusError(f"{folder} is no corpus: {_description(folder)}; {EXPECTED}")
+    paths = tar_paths(folder)
+    return Found("mmc4" if holds_documents(paths[0]) else "laion", "tar", paths)
+
+
+def detect(folder: Path) -> Format:
+    """The format of the corpus in `folder`. Raises CorpusError as `open_corpus` does."""
+    return find_shards(folder).form
 
 
 def mmc4_shards(folder: Path) -> list[Path]:
@@ -99,7 +132,7 @@ def _description(folder: Path) -> str:
     if any(suffix.endswith(".parquet") for suffix in files):
         return "it holds parquet files without tars, which list images by URL (download them with img2dataset)"
     if any(suffix.endswith((".jsonl", ".jsonl.zip")) for suffix in files):
-        return "its .jsonl files are not named like MMC4 shards (rename them docs_shard_<number>.jsonl)"
+        return "its .jsonl files are not named like MMC4 shards (rename them docs_shard_<number>, suffixes kept)"
     if any(suffix.endswith((".tsv", ".csv")) for suffix in files):
         return "it holds a table of URLs or captions (download the images with img2dataset)"
     if any("." + suffix.rpartition(".")[2] in _IMAGES for suffix in files):

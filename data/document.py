@@ -11,8 +11,13 @@ from typing import Any, Protocol
 
 
 class Cause(StrEnum):
-    """The closed set of reasons for which a sample is counted and skipped; anything else is a programming error."""
+    """The closed set of reasons for which something is counted; anything else is a programming error.
 
+    NOT_CHOSEN is no fault: the rules of sampling want nothing of a sound document. Every other one is broken data,
+    of which only so much is borne, except SEGMENT_HARD_SPLIT, whose document is used.
+    """
+
+    NOT_CHOSEN = "not_chosen"
     MISSING_SHARD = "missing_shard"
     BAD_TAR = "bad_tar"
     MISSING_IMAGE = "missing_image"
@@ -22,6 +27,10 @@ class Cause(StrEnum):
     BAD_UTF8 = "bad_utf8"
     BAD_JSON = "bad_json"
     SCHEMA = "schema"
+    BAD_IMAGE_ENTRY = "bad_image_entry"  # what a document says of one image; the rest of it is used
+    BAD_SENTENCE = "bad_sentence"  # one sentence of a document; the rest of it is used
+    NO_SCORE = "no_score"  # one image of a scored corpus has none
+    DOT_IN_KEY = "dot_in_key"
     NO_IMAGE_LEFT = "no_image_left"
     SPECIAL_TOKEN_IN_TEXT = "special_token_in_text"
     SEGMENT_HARD_SPLIT = "segment_hard_split"
@@ -48,6 +57,7 @@ class RawDocument:
     scores: tuple[float | None, ...]  # per image: similarity to its anchor; None = not given
     order: tuple[int, ...] | None = None  # explicit interleaving: k >= 0 is segment k, k < 0 is image -1-k
     meta: Mapping[str, Any] = field(default_factory=dict)
+    removed: tuple["Bad", ...] = ()  # its images and sentences that cannot be used; they are not among the above
 
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.anchors) == len(self.scores):
@@ -64,6 +74,7 @@ class Bad:
     doc_id: str
     cause: Cause
     message: str
+    lost: int = 1  # samples that are gone with it: a shard that cannot be read counts for what it held
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,9 @@ _SAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.B
 def open_image(source: ImageRef | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode one image to RGB. EXIF orientation is ignored, of an animation the first frame is taken.
 
-    16-bit grey is scaled to 8 bits, alpha is dropped, CMYK and palettes are converted. The header is checked before
-    any pixel is decoded.
+    Transparency is laid over white, as on a page. 16-bit grey is scaled to 8 bits; a TIFF of integers by the range of
+    its values, as many programs write 8-bit values into wider ones. CMYK and palettes are converted. The header is
+    checked before any pixel is decoded.
 
     Raises:
         BadImage: oversize (more than max_pixels by the header), decode_error (not an image, truncated, damaged),
@@ -70,9 +71,16 @@ def open_image(source: ImageRef | bytes, max_pixels: int = MAX_PIXELS) -> Image.
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255, which is a white picture
-        return Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+        values = np.clip(np.asarray(image).astype(np.int64), 0, None)
+        bits = max(16, int(values.max(initial=0)).bit_length())
+        if image.format == "TIFF" and values.max(initial=0) < 256:
+            bits = 8
+        return Image.fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating point pixels have no defined range")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return image.convert("RGB")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.toyworld.spec import ToyworldSpec
-from experiments.configuration.config import RunConfig
+from experiments.configuration.config import Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, digests
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
@@ -29,7 +29,7 @@ from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
 from results import items, publish
 from results.record import load_all
-from results.schema import Publication, RunRecord, Status, Table
+from results.schema import Kind, Publication, RunRecord, Status, Table, published_name
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_STOPPED = 0, 1, 2, 3, 130
 
@@ -126,13 +126,13 @@ def sweep(options: argparse.Namespace) -> int:
         tables, config = _given(tables, scale, changes, options)
     if options.launcher == "slurm":
         _check_precision(config)
-    config = preflight.with_precision(config)
+    published = _published(options.tables, options.scale, _out(options))
+    config = preflight.with_precision(config, _made_in(published) if options.collate or options.migrate else None)
     runs = options.runs.resolve()
     config, known = _with_embedded(config, runs, uses_it=scale.embedded)
     tables = [preflight.with_labels(table, config.data, known) for table in tables]
     plan_of = partial(build_plan, tables, scale=scale, config=config, catalogue=Suite(), digests=known)
     plan = plan_of(seeds_asked)
-    published = _published(plan, tables, _out(options))
     records, problems = load_all(runs)
     for problem in problems:
         print(f"warning: {problem.message}; it is left out", file=sys.stderr)
@@ -275,11 +275,17 @@ def _run(
     return get_launcher(options.launcher)(ordered(missing), machine)
 
 
-def _published(plan: Plan, tables: Sequence[Table], out: Path) -> Mapping[str, Publication]:
+def _published(tables: Sequence[str], scale: str, out: Path) -> Mapping[str, Publication]:
     """What the folder written to holds of these tables, by name. Raises RecordError where that cannot be read."""
-    names = [plan.publication(table.name, ()).name for table in tables]
+    names = [published_name(table, scale) for table in tables]
     paths = {name: out / "records" / f"{name}.jsonl" for name in names}
     return {name: publish.load(path) for name, path in paths.items() if path.exists()}
+
+
+def _made_in(published: Mapping[str, Publication]) -> Precision | None:
+    """The precision of all published runs: any machine can collate them, whatever it multiplies in itself."""
+    found = {record.resolved["precision"] for record in _records(published) if record.kind is Kind.TRANSFER}
+    return found.pop() if len(found) == 1 else None
 
 
 def _records(published: Mapping[str, Publication]) -> list[RunRecord]:

@@ -39,6 +39,7 @@ from objectives.gather import gather_rows, world_size
 from objectives.masking import MaskPlan, MaskRules, plan_masks
 from objectives.registry import register
 
+# Of the loader's transform, which is the same for every row: targets are made of pixels in [0, 1].
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -63,8 +64,6 @@ class BEiT3(Objective):
         code_width: int = 16
         codebook_seed: int = 0  # of the projection, the random codebook and the k-means start: part of the target
         fit_patches: int = 1_000_000
-        image_mean: tuple[float, float, float] = CLIP_MEAN  # of the transform: targets are made of pixels in [0, 1]
-        image_std: tuple[float, float, float] = CLIP_STD
         image_weight: float = 1.0
         text_weight: float = 1.0
 
@@ -86,8 +85,8 @@ class BEiT3(Objective):
         self.image_head = nn.Linear(language.width, self.target.dim)
         trunc_normal_(self.image_head.weight, std=0.02)
         nn.init.zeros_(self.image_head.bias)
-        self.register_buffer("image_mean", torch.tensor(config.image_mean)[:, None, None], persistent=False)
-        self.register_buffer("image_std", torch.tensor(config.image_std)[:, None, None], persistent=False)
+        self.register_buffer("image_mean", torch.tensor(CLIP_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
     def prepare(self, images: Iterable[Float[Tensor, "_ 3 s s"]]) -> None:
         """Fit the image target to batches of normalised training images; call once before the first step.

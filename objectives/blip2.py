@@ -93,9 +93,10 @@ class BLIP2(CoCa):
         patches = self.encode(batch.images)
         visual = self.connector(patches)
         context = self.context(batch)
-        contrast, watch = self.contrast(batch, visual.pooled, context)
+        pooled = self.pool(visual)
+        contrast, watch = self.contrast(batch, pooled, context)
         caption = self.caption(batch, visual.tokens)
-        rows = self.matching(self.negatives(batch, visual.pooled, context))
+        rows = self.matching(self.negatives(batch, pooled, context))
         logits = self.match(visual.tokens, self.captions(batch), rows)[rows.counted]
         matched = rows.matched[rows.counted]
         watch |= {"text_nll": caption.text_nll()} | self.diagnose(patches, batch[Layout.IMAGE_FIRST], visual.tokens)

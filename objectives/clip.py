@@ -13,12 +13,12 @@ Shape letters: m images (here one a row), n pairs with a caption, p patches, v v
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from backbones.heads import Connector, ContextReadout, Temperature
+from backbones.heads import Connector, ContextReadout, Temperature, Visual
 from backbones.lm import LanguageModel
 from backbones.masks import causal
 from backbones.special import Special
@@ -28,6 +28,8 @@ from objectives.base import Objective
 from objectives.diagnostics import same_document_share
 from objectives.functional import Losses, Term, info_nce
 from objectives.registry import register
+
+ImagePool = Literal["attention", "mean"]
 
 
 @register("clip")
@@ -40,7 +42,23 @@ class CLIP(Objective):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Objective.Config):
-        """The paper's CLIP has no options; its temperature is learned."""
+        """Readings of the contrast that the paper leaves open; what stands here holds for CoCa and BLIP-2 as well."""
+
+        image_pool: ImagePool = "attention"  # of what an image is contrasted by; mean: of the tokens the LM would read
+        mask_same_caption: bool = False  # pairs of an equal caption are no negatives of each other
+        label_smoothing: float = 0.0  # in the contrast, and in the captions of CoCa and BLIP-2; LAVIS has 0.1 in BLIP-2
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 0 <= self.label_smoothing < 1:
+                raise ValueError(f"label_smoothing is a share in [0, 1), got {self.label_smoothing}")
+            if self.label_smoothing and self.mask_same_caption:
+                raise ValueError(
+                    f"label_smoothing={self.label_smoothing} would spread targets over the pairs that "
+                    "mask_same_caption=True leaves out; choose one of the two"
+                )
+
+    config: Config
 
     def __init__(
         self, config: Objective.Config, vision: VisionEncoder, language: LanguageModel, special: Special
@@ -53,8 +71,12 @@ class CLIP(Objective):
     def forward(self, batch: Batch) -> Losses:
         """The term `contrast`."""
         patches = self.encode(batch.images)
-        contrast, watch = self.contrast(batch, self.connector(patches).pooled, self.context(batch))
+        contrast, watch = self.contrast(batch, self.pool(self.connector(patches)), self.context(batch))
         return Losses({"contrast": contrast}, {"contrast": 1.0}, watch | self.diagnose(patches))
+
+    def pool(self, visual: Visual) -> Float[Tensor, "m d"]:
+        """v before normalisation. The mean is what the pool gives where it attends evenly; its query then idles."""
+        return visual.pooled if self.config.image_pool == "attention" else visual.tokens.mean(dim=1)
 
     def context(self, batch: Batch) -> Float[Tensor, "m d"]:
         """t before normalisation: what the caption alone says of its image. One LM pass, blind to the image."""
@@ -65,11 +87,14 @@ class CLIP(Objective):
     def contrast(
         self, batch: Batch, pooled: Float[Tensor, "m d"], context: Float[Tensor, "m d"]
     ) -> tuple[Term, dict[str, Tensor]]:
-        """L_con over pairs with a caption. Twin captions stay negatives, as in CLIP; their share is watched."""
+        """L_con over pairs with a caption. By default twin captions stay negatives, as in CLIP; watch: their share."""
         rows = batch[Layout.TEXT_ONLY]
         captioned = rows.img_has_ctx
-        term, watch = info_nce(pooled[captioned], context[captioned], self.temperature.scale())
         captions = batch.caption_hash[rows.img_row[captioned]]
+        groups = captions if self.config.mask_same_caption else None
+        term, watch = info_nce(
+            pooled[captioned], context[captioned], self.temperature.scale(), groups, self.config.label_smoothing
+        )
         if len(captions) > 1:
             watch["same_caption"] = same_document_share(captions)
         return term, watch

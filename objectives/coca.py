@@ -19,7 +19,6 @@ from torch import Tensor
 
 from backbones.masks import causal
 from data.batch import Batch, Layout
-from objectives.base import Objective
 from objectives.clip import CLIP
 from objectives.functional import TEXT_TARGETS, Losses, TokenLoss, token_nll
 from objectives.registry import register
@@ -33,7 +32,7 @@ class CoCa(CLIP):
     lm_passes = 2
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Objective.Config):
+    class Config(CLIP.Config):
         """Weights of the two terms."""
 
         contrast_weight: float = 1.0  # w_con
@@ -50,7 +49,7 @@ class CoCa(CLIP):
         """The terms `contrast` and `caption`."""
         patches = self.encode(batch.images)
         visual = self.connector(patches)
-        contrast, watch = self.contrast(batch, visual.pooled, self.context(batch))
+        contrast, watch = self.contrast(batch, self.pool(visual), self.context(batch))
         caption = self.caption(batch, visual.tokens)
         watch |= {"text_nll": caption.text_nll()} | self.diagnose(patches, batch[Layout.IMAGE_FIRST], visual.tokens)
         return Losses(
@@ -63,4 +62,5 @@ class CoCa(CLIP):
         """L_cap by token: each caption token from the image and the caption so far. One LM pass."""
         rows = batch[Layout.IMAGE_FIRST]
         hidden = self.language(self.embed(rows, tokens), causal(rows.attn_mask), rows.position_ids)
-        return token_nll(hidden, rows, self.language.logits, TEXT_TARGETS)
+        smoothing = self.config.label_smoothing
+        return token_nll(hidden, rows, self.language.logits, TEXT_TARGETS, smoothing=smoothing)

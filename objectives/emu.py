@@ -32,6 +32,7 @@ from objectives.registry import register
 
 Reduction = Literal["mean", "sum"]
 Regressed = Literal["slots", "slots_and_eoi"]
+TargetGradient = Literal["stopped", "flows"]
 
 
 @register("emu")
@@ -54,6 +55,7 @@ class Emu(Objective):
         regression_weight: float = 1.0
         reduction: Reduction = "mean"  # over the d values of an embedding
         regressed: Regressed = "slots"  # Emu1 also pairs the last slot with <EoI>'s embedding
+        target_gradient: TargetGradient = "stopped"  # flows: the regression also moves what it is to predict
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -95,10 +97,11 @@ class Emu(Objective):
         return Losses(terms=terms, weights=weights, watch=watch)
 
     def regress(self, hidden: Float[Tensor, "b t d"], inputs: Float[Tensor, "b t d"], rows: Rows) -> Term:
-        """The state before each regressed element predicts what was put there; the target gets no gradient."""
+        """The state before each regressed element predicts what was put there; by default no gradient reaches that."""
         elements = self.elements(rows)
         before = elements.roll(-1, dims=1)  # a row starts with </s>, never with an image slot: nothing wraps around
-        term = regression_loss(self.regression_head(hidden[before]), inputs[elements])
+        wanted = inputs[elements].detach() if self.config.target_gradient == "stopped" else inputs[elements]
+        term = regression_loss(self.regression_head(hidden[before]), wanted)
         return Term(term.sum * hidden.shape[-1], term.count) if self.config.reduction == "sum" else term
 
     def elements(self, rows: Rows) -> Bool[Tensor, "b t"]:

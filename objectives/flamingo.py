@@ -48,15 +48,29 @@ class Flamingo(Objective):
         latents: int = 64  # of an image
         resampler_depth: int = 6
         heads: int = 8  # of 64, in the resampler and in the cross-attention
+        cross_attention_every: int = 1  # layers of the language model for one that reads images; OpenFlamingo-9B: 4
         text_targets: TextTargets = "all"  # open_flamingo: after_first_image
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.cross_attention_every < 1:
+                raise ValueError(
+                    f"cross_attention_every counts layers, so at least 1; got {self.cross_attention_every}"
+                )
 
     config: Config
 
     def __init__(self, config: Config, vision: VisionEncoder, language: LanguageModel, special: Special) -> None:
         super().__init__(config, vision, language, special)
         self.resampler = PerceiverResampler(vision.width, config.latents, config.resampler_depth, config.heads)
+        self.readers = range(config.cross_attention_every - 1, language.depth, config.cross_attention_every)
+        if not self.readers:
+            raise ValueError(
+                f"cross_attention_every={config.cross_attention_every} is more than the {language.depth} layers of the "
+                f"language model, so none would read images; choose at most {language.depth}"
+            )
         self.cross_attention = nn.ModuleList(
-            GatedCrossAttention(language.width, vision.width, config.heads) for _ in range(language.depth)
+            GatedCrossAttention(language.width, vision.width, config.heads) for _ in self.readers
         )
 
     def forward(self, batch: Batch) -> Losses:
@@ -72,18 +86,19 @@ class Flamingo(Objective):
     def read(self, rows: Rows, latents: Float[Tensor, "m l v"]) -> Float[Tensor, "b t d"]:
         """States of the language model over the rows, with each image's latents open to the text after it."""
         context, allowed = media_context(rows, latents)
+        reader = dict(zip(self.readers, self.cross_attention, strict=True))
         return self.language(
             self.embed(rows),
             causal(rows.attn_mask),
             rows.position_ids,
-            before_layer=lambda i, y: self.cross_attention[i](y, context, allowed),
+            before_layer=lambda i, y: reader[i](y, context, allowed) if i in reader else y,
         )
 
     def gates(self) -> dict[str, Tensor]:
-        """tanh of both gates of each layer: how much of the images and of the extra feed-forward gets through."""
+        """tanh of both gates of each layer that has them: how much of images and of the feed-forward gets through."""
         return {
             f"{name}_{i:02d}": gate.detach().float().tanh().squeeze()
-            for i, layer in enumerate(self.cross_attention)
+            for i, layer in zip(self.readers, self.cross_attention, strict=True)
             for name, gate in layer.named_parameters(recurse=False)  # a block's own parameters are its two gates
         }
 

@@ -79,11 +79,13 @@ def info_nce(
     t: Float[Tensor, "n d"],
     scale: Float[Tensor, ""],
     groups: Int[Tensor, " n"] | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Term, dict[str, Tensor]]:
     """Symmetric contrast of n pairs on this rank with the pairs of all ranks as negatives; logits in fp32.
 
     v, t: features before normalisation. scale: s = 1 / temperature.
     groups: pairs of equal group are not negatives of each other, on any rank (caption hashes, document seeds).
+    smoothing: share of each target that is spread over all pairs; without `groups` only, whose logits are -inf.
     The term sums (image-to-text + text-to-image) / 2; one pair in all gives 0. Watch: con_n (all ranks), scale, and of
     this rank con_acc (mean of both directions), con_bound (ln n minus the loss, a bound on mutual information in nats),
     alignment and uniformity.
@@ -98,25 +100,29 @@ def info_nce(
             same = groups[:, None] == gather_rows(groups)[0][None, :]
             same = same & (labels[:, None] != torch.arange(len(all_v), device=v.device))
             to_text, to_image = (x.masked_fill(same, -math.inf) for x in (to_text, to_image))
-        loss = _cross_entropy(to_text, labels) / 2 + _cross_entropy(to_image, labels) / 2
+        nll = _cross_entropy(to_text, labels) / 2 + _cross_entropy(to_image, labels) / 2
+        loss = nll
+        if smoothing:
+            loss = _cross_entropy(to_text, labels, smoothing) / 2 + _cross_entropy(to_image, labels, smoothing) / 2
     term = Term(loss.sum(), _count(len(v), v))
     pairs = _count(len(all_v), v)
     watch = {"con_n": pairs, "scale": scale.detach().float()}
     if len(v):
         hits = [(logits.argmax(dim=1) == labels).float().mean() for logits in (to_text, to_image)]
-        watch |= {"con_acc": (hits[0] + hits[1]) / 2, "con_bound": pairs.log() - term.mean()} | agreement(v, t)
+        watch |= {"con_acc": (hits[0] + hits[1]) / 2, "con_bound": pairs.log() - nll.detach().mean()} | agreement(v, t)
     return term, watch
 
 
 class TokenLoss(NamedTuple):
-    """Cross-entropy of each target token, in reading order."""
+    """What each target token costs, in reading order."""
 
-    nll: Float[Tensor, " n"]
+    loss: Float[Tensor, " n"]  # what is trained on
+    nll: Float[Tensor, " n"]  # cross-entropy: the same, where no target is smoothed
     kind: Int[Tensor, " n"]  # TokenType of the target
 
     def term(self) -> Term:
         """All targets."""
-        return Term(self.nll.sum(), _count(len(self.nll), self.nll))
+        return Term(self.loss.sum(), _count(len(self.loss), self.loss))
 
     def text_nll(self) -> Tensor:
         """Mean over this rank's TEXT and EOS targets, detached; comparable between objectives. 0 without any."""
@@ -142,23 +148,29 @@ def token_nll(
     logits_fn: Logits,
     targets: frozenset[TokenType],
     extra: Bool[Tensor, "b t"] | None = None,
+    smoothing: float = 0.0,
 ) -> TokenLoss:
     """Next-token cross-entropy of each target (Eq. 7): the state at q predicts token q+1.
 
     States are selected before the head, which therefore runs on targets only. extra: further restricts the targets,
-    indexed by the target's own position.
+    indexed by the target's own position. smoothing: share of each target that is spread over the vocabulary.
     """
     mask = target_mask(rows, targets, extra)
     before = mask.roll(-1, dims=1)  # column 0 of the mask is never True, so nothing wraps around
-    nll = _nll(hidden[before], rows.input_ids[mask], logits_fn)
-    return TokenLoss(nll, rows.token_type[mask])
+    logits, wanted = logits_fn(hidden[before]), rows.input_ids[mask].long()
+    with torch.autocast(logits.device.type, enabled=False):
+        nll = _cross_entropy(logits.float(), wanted)
+        loss = _cross_entropy(logits.float(), wanted, smoothing) if smoothing else nll
+    return TokenLoss(loss, nll, rows.token_type[mask])
 
 
 def masked_token_loss(
     hidden: Float[Tensor, "*s d"], targets: Int[Tensor, "*s"], masked: Bool[Tensor, "*s"], logits_fn: Logits
 ) -> Term:
     """Masked prediction: the state at a masked position predicts the token or code that stood there."""
-    nll = _nll(hidden[masked], targets[masked], logits_fn)
+    logits = logits_fn(hidden[masked])
+    with torch.autocast(logits.device.type, enabled=False):
+        nll = _cross_entropy(logits.float(), targets[masked].long())
     return Term(nll.sum(), _count(len(nll), nll))
 
 
@@ -170,21 +182,15 @@ def matching_loss(logits: Float[Tensor, "n 2"], matched: Bool[Tensor, " n"]) -> 
 
 
 def regression_loss(prediction: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Term:
-    """Squared error, mean over d and summed over n. The target gets no gradient."""
+    """Squared error, mean over d and summed over n; a target that is not to learn comes detached."""
     with torch.autocast(prediction.device.type, enabled=False):
-        error = (prediction.float() - target.detach().float()).square().mean(dim=-1)
+        error = (prediction.float() - target.float()).square().mean(dim=-1)
     return Term(error.sum(), _count(len(error), error))
 
 
-def _nll(states: Tensor, targets: Tensor, logits_fn: Logits) -> Tensor:
-    logits = logits_fn(states)
-    with torch.autocast(logits.device.type, enabled=False):
-        return _cross_entropy(logits.float(), targets.long())
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     # Per item, never the built-in mean: that is NaN for no items, where a rank must return a connected zero.
-    return F.cross_entropy(logits, labels, reduction="none")
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
 def _of_type(kind: Tensor, types: frozenset[TokenType]) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.heads import Connector, ContextReadout, Temperature
 from backbones.lm import LanguageModel
@@ -35,6 +35,7 @@ from objectives.registry import register
 
 RowLayout = Literal["interleaved", "random_order", "text_first", "image_first"]
 SkipRule = Literal["content", "index0", "never"]
+Head = Literal["tied", "own"]
 GenOnBoi = Literal["with_context", "always", "never"]
 
 
@@ -57,6 +58,7 @@ class LCL(Objective):
         skip_rule: SkipRule = "content"  # which leading images L_con leaves out
         gen_on_boi: GenOnBoi = "with_context"  # when `<BoI>` is a generation target
         mask_same_document: bool = False  # images of one document are no negatives of each other
+        head: Head = "tied"  # own: a LayerNorm and weights of its own over the language model's states, as released
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -75,6 +77,7 @@ class LCL(Objective):
         self.connector = Connector(vision.width, language.width)
         self.readout = ContextReadout(language.width)
         self.temperature = Temperature()
+        self.own_head = None if config.head == "tied" else own_head(language)
 
     def forward(self, batch: Batch) -> Losses:
         """The terms `contrast` and `generate`."""
@@ -87,7 +90,8 @@ class LCL(Objective):
         document = batch.doc_seed[rows.img_row[chosen]]
         groups = document if self.config.mask_same_document else None
         contrast, watch = info_nce(visual.pooled[chosen], context[chosen], self.temperature.scale(), groups)
-        generate = token_nll(hidden, rows, self.language.logits, TEXT_TARGETS | {TokenType.BOI}, self.generated(rows))
+        head = self.language.logits if self.own_head is None else self.own_head
+        generate = token_nll(hidden, rows, head, TEXT_TARGETS | {TokenType.BOI}, self.generated(rows))
         watch |= {"text_nll": generate.text_nll()} | self.diagnose(patches, rows, visual.tokens)
         if len(chosen):
             watch["skipped_images"] = 1 - chosen.float().mean()
@@ -125,3 +129,10 @@ class LCL(Objective):
     def after_step(self) -> None:
         """Keep the logit scale in [1, 100]."""
         self.temperature.clamp_()
+
+
+def own_head(language: LanguageModel) -> nn.Sequential:
+    """LayerNorm and linear layer to the vocabulary, no bias (OpenGVLab/LCL `lcl_model.py`); weights start as OPT's."""
+    linear = nn.Linear(language.width, language.vocab_size, bias=False)
+    nn.init.normal_(linear.weight, std=language.size.init_std)
+    return nn.Sequential(nn.LayerNorm(language.width), linear)

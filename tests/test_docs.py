@@ -196,7 +196,7 @@ def run(words: Sequence[str]) -> str:
     """Do what a command line says, as far as it costs nothing; what is wrong with it, "" for nothing."""
     match list(words):
         case ["make", *rest]:
-            targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+            targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
             asked = [word for word in rest if "=" not in word]
             return "" if asked and set(asked) <= targets else f"the Makefile has {', '.join(sorted(targets))}."
         case ["python", "-m", "experiments.sweep", *rest]:

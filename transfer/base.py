@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -21,8 +21,6 @@ from backbones.lm import LanguageModel
 from backbones.special import Special
 from objectives.functional import Losses
 from transfer.features import FeatureSplit, Tokens
-
-FROZEN_CACHED: Literal["frozen-cached"] = "frozen-cached"
 
 
 @runtime_checkable
@@ -86,7 +84,6 @@ class TransferConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8  # of AdamW; the paper states none: PyTorch's
     grad_clip: float | None = None  # the paper states none; 1.0 for generation
-    label: Literal["frozen-cached"] = FROZEN_CACHED  # never shares a table column with augmented or full transfer
 
     def __post_init__(self) -> None:
         if self.batch < 1 or not self.epochs > 0:

@@ -7,15 +7,42 @@ read as a browser would roughly read them.
 import codecs
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-Decoded = Literal["bom", "declared", "utf-8", "cp1252"]
+Decoded = Literal["bom", "declared", "utf-8", "repaired", "cp1252"]
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _DECLARED = re.compile(rb"""(?:charset|<\?xml[^>]*\bencoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
+# What browsers take a declared name for (WHATWG Encoding Standard, "Names and labels"), where Python's codec of that
+# name is stricter: pages declare the old set and use characters of its superset.
+_SUPERSETS = {
+    **dict.fromkeys(("iso8859-1", "ascii"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
+    **dict.fromkeys(("shift_jis", "shift_jisx0213", "shift_jis_2004"), "cp932"),
+    "euc_kr": "cp949",
+    "iso8859-9": "cp1254",
+    **dict.fromkeys(("iso8859-11", "tis-620"), "cp874"),
+    "big5": "big5hkscs",
+}
+# Labels of the standard that Python does not know.
+_LABELS = {
+    **dict.fromkeys(("x-sjis", "windows-31j"), "cp932"),
+    **dict.fromkeys(("x-gbk", "gb_2312-80", "csgb2312"), "gb18030"),
+    **dict.fromkeys(("x-x-big5", "cn-big5"), "big5hkscs"),
+    **dict.fromkeys(("windows-949", "korean"), "cp949"),
+    **dict.fromkeys(("windows-874", "dos-874"), "cp874"),
+    "x-euc-jp": "euc_jp",
+    "x-cp1252": "cp1252",
+    "x-cp1251": "cp1251",
+    "x-mac-roman": "mac-roman",
+    "iso-8859-8-i": "iso8859-8",
+    "unicode-1-1-utf-8": "utf-8",
+}
+_REPAIRED = 1 / 8  # of the characters that are not ASCII may be broken for the encoding still to be believed
 _HEAD_BYTES = 2048  # a declaration further down is not looked for
 
 
@@ -28,12 +55,12 @@ _NOT_FOR_PAGES = _names("unicode_escape raw_unicode_escape idna punycode undefin
 
 _VOID = _names("area base br col embed hr img input link meta param source track wbr")
 _DROPPED = _names(
-    "script style noscript template nav header footer form iframe title svg select textarea button audio video canvas"
+    "script style noscript template nav header footer iframe title svg select textarea button audio video canvas"
 )
 _BLOCKS = _names(
-    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure h1"
-    " h2 h3 h4 h5 h6 head hgroup hr html li main menu ol optgroup option p pre search section summary table tbody tfoot"
-    " thead tr ul"
+    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure"
+    " form h1 h2 h3 h4 h5 h6 head hgroup hr html li main menu ol optgroup option p pre search section summary table"
+    " tbody tfoot thead tr ul"
 )
 _CELLS = frozenset(("td", "th"))
 # An opening tag that closes an element of these names left open just before it.
@@ -50,6 +77,8 @@ _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\u
 _SPACES = re.compile(r"\s+")
 _LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 _CANDIDATE = re.compile(r"[\s,]*([^\s,]\S*)")  # an address in a srcset attribute
+_FORM_SHARE = 0.75  # of a page's text that stands in a form which is the page itself
+_FORM_TEXT = 40  # characters that are more than a login says
 _DEEPEST = 512  # open elements that are told apart, as in browsers; keeps hostile pages cheap
 
 
@@ -70,6 +99,7 @@ class Block:
     parts: tuple[str | Picture, ...]
     preformatted: bool = False
     figure: int | None = None  # number of the <figure> whose caption this is
+    form: int | None = None  # number of the <form> it stands in
 
     @property
     def text(self) -> str:
@@ -86,18 +116,27 @@ class Page:
 
 
 def decode(raw: bytes) -> tuple[str, Decoded]:
-    """The text of a page and how it was found: byte order mark, declaration, UTF-8, else cp1252. Never raises."""
+    """The text of a page and how it was found; never raises.
+
+    By byte order mark, declaration or as UTF-8, without a fault; then by declaration or as UTF-8 with its few broken
+    characters replaced by U+FFFD ("repaired"); else as cp1252.
+    """
     for bom, encoding in _BOMS:
         if raw.startswith(bom):
             return _normal(raw[len(bom) :].decode(encoding, errors="replace")), "bom"
-    declared = _DECLARED.search(raw, 0, _HEAD_BYTES)
-    if declared:
-        text = _strict(raw, declared.group(1).decode("ascii"))
+    match = _DECLARED.search(raw, 0, _HEAD_BYTES)
+    declared = _codec(match.group(1).decode("ascii")) if match else None
+    candidates: list[tuple[str, Decoded]] = [(declared, "declared")] if declared else []
+    candidates.append(("utf-8", "utf-8"))
+    for encoding, how in candidates:
+        try:
+            return _normal(raw.decode(encoding)), how
+        except (UnicodeError, LookupError):  # LookupError: a codec between bytes and bytes, such as "hex"
+            continue
+    for encoding, _ in candidates:
+        text = _repaired(raw, encoding)
         if text is not None:
-            return _normal(text), "declared"
-    text = _strict(raw, "utf-8")
-    if text is not None:
-        return _normal(text), "utf-8"
+            return _normal(text), "repaired"
     return _normal(raw.decode("cp1252", errors="replace")), "cp1252"
 
 
@@ -114,20 +153,27 @@ def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _strict(raw: bytes, name: str) -> str | None:
-    """`raw` in the encoding a page names, None when that is not a possible reading of it."""
+def _codec(name: str) -> str | None:
+    """The encoding a page means by a name; None where Python has none, or one that no page means."""
     try:
-        encoding = codecs.lookup(name).name
+        encoding = codecs.lookup(_LABELS.get(name.lower(), name)).name
     except LookupError:
         return None
-    if encoding in ("iso8859-1", "ascii"):
-        encoding = "cp1252"  # what every browser takes these names for
+    encoding = _SUPERSETS.get(encoding, encoding)
     if encoding.replace("-", "_") in _NOT_FOR_PAGES or encoding.startswith(("utf-16", "utf-32")):
         return None
+    return encoding
+
+
+def _repaired(raw: bytes, encoding: str) -> str | None:
+    """`raw` with its broken characters replaced, None when they are too many for this to be its encoding."""
     try:
-        return raw.decode(encoding)
-    except (UnicodeError, LookupError):  # LookupError: a codec between bytes and bytes, such as "hex"
+        text = raw.decode(encoding, errors="replace")
+    except (UnicodeError, LookupError):
         return None
+    broken = text.count("\ufffd")
+    good = len(text) - broken - sum(map(str.isascii, text))
+    return text if broken <= _REPAIRED * (good + broken) else None
 
 
 def _hidden(attributes: dict[str, str]) -> bool:
@@ -161,6 +207,7 @@ class _Element(NamedTuple):
     pre: bool = False
     figure: bool = False
     figcaption: bool = False
+    form: int | None = None
 
 
 class _Reader(HTMLParser):
@@ -174,6 +221,7 @@ class _Reader(HTMLParser):
         self._captions: list[Block] = []  # of the open figure: they follow its pictures, wherever they are written
         self._figure: int | None = None
         self._figures = 0
+        self._forms = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = {name: value or "" for name, value in reversed(attrs)}  # of a repeated attribute the first counts
@@ -192,6 +240,7 @@ class _Reader(HTMLParser):
                     around.pre or tag == "pre",
                     around.figure or tag == "figure",
                     around.figcaption or tag == "figcaption",
+                    around.form if tag != "form" or around.form is not None else self._next_form(),
                 )
             )
         if hidden:
@@ -232,9 +281,22 @@ class _Reader(HTMLParser):
         return self.rawdata.find(">", i) + 1 or len(self.rawdata)
 
     def finish(self) -> None:
-        """Write out what the end of the page left open."""
+        """Write out what the end of the page left open, and leave out forms unless one of them holds the page."""
         self._flush()
         self._end_figure()
+        sizes: Counter[int | None] = Counter({None: 0})
+        for block in self.page.blocks:
+            sizes[block.form] += len(block.text)
+        # Whole sites stand in one form (ASP.NET): then the form is the page, else it is a search box or a login.
+        kept: set[int | None] = {None}
+        form, size = sizes.most_common(1)[0]
+        if size > max(_FORM_SHARE * sizes.total(), _FORM_TEXT):
+            kept.add(form)
+        self.page.blocks = [block for block in self.page.blocks if block.form in kept]
+
+    def _next_form(self) -> int:
+        self._forms += 1
+        return self._forms
 
     def _close_implied(self, tag: str) -> None:
         """Close what HTML lets an author leave open: a <p> before a block, a <li> before the next one, and so on."""
@@ -257,9 +319,9 @@ class _Reader(HTMLParser):
         if not parts:
             return
         if self._figure is not None and self._open[-1].figcaption:
-            self._captions.append(Block(parts, preformatted, self._figure))
+            self._captions.append(Block(parts, preformatted, self._figure, self._open[-1].form))
         else:
-            self.page.blocks.append(Block(parts, preformatted))
+            self.page.blocks.append(Block(parts, preformatted, form=self._open[-1].form))
 
     def _end_figure(self) -> None:
         self.page.blocks.extend(self._captions)

@@ -76,13 +76,14 @@ class Drawer:
         codes = place(prepared, self._rules, self._seed, epoch)
         lengths = [len(text.ids) for text in prepared.texts]
         pictures: dict[int, Pil.Image] = {}
-        removed: list[Bad] = []
+        removed = list(prepared.removed)
         while True:
             kept, cut = truncate(codes, lengths, self._patches, self._seq_len)
             wanted = [code for code in kept if code < 0]
             if not wanted:
-                message = f"no image lies within the first {self._seq_len} tokens; {len(removed)} could not be decoded"
-                return Bad(prepared.uid, Cause.NO_IMAGE_LEFT, message), removed
+                gone = len(removed) - len(prepared.removed)
+                message = f"no image lies within the first {self._seq_len} tokens; {gone} could not be decoded"
+                return Bad(prepared.uid, Cause.NO_IMAGE_LEFT if gone else Cause.NOT_CHOSEN, message), removed
             broken = set()
             for code in wanted:
                 if code not in pictures:

@@ -6,7 +6,7 @@ A step ends with the document that brings the images of the run to its share, so
 see the same documents in the same steps, whatever layouts they ask for.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -46,7 +46,7 @@ class Loader:
         seed: int,
         rules: Rules,
         writing: Writing | None = None,
-        max_skip_fraction: float = 0.3,
+        max_broken: float = 0.5,
         cache_documents: int = 65_536,
         pictures: Pictures = shared_pictures,
     ) -> None:
@@ -65,7 +65,7 @@ class Loader:
             seed: names the order, the choices and the crops.
             rules: sampling; `rules.text_len` says whether the corpus is one of pairs.
             writing: markers of the layouts.
-            max_skip_fraction: skipped documents over the window beyond which the corpus is refused.
+            max_broken: share of the wanted documents over the window that may be broken; more refuses the corpus.
             cache_documents: tokenised documents to keep.
             pictures: holds decoded images; equal for all loaders of a process.
 
@@ -76,7 +76,7 @@ class Loader:
         self.layouts, self.slots, self.patches, self.seq_len = tuple(layouts), slots, patches, seq_len
         self.images_per_step, self.total_images, self.seed = images_per_step, total_images, seed
         self.rules, self.writing = rules, writing or Writing()
-        self.max_skip_fraction = max_skip_fraction
+        self.max_broken = max_broken
         self._check()
         self.steps = -(-total_images // images_per_step)
         self._progress = Progress()
@@ -116,10 +116,11 @@ class Loader:
 
     @property
     def coverage(self) -> Counter[str]:
-        """Documents, images and skipped documents so far, and every cause of `data.document.Cause` met.
+        """Documents and images used, documents skipped as broken, and every cause of `data.document.Cause` met.
 
-        A cause counts documents, except that in corpora of documents missing_image, decode_error and oversize count
-        images removed; segment_hard_split documents are used, not skipped.
+        Causes count documents, in corpora of documents also the images and sentences that had to be removed: those of
+        missing_image, decode_error, oversize, no_score, bad_image_entry and bad_sentence. `skipped` is the number of
+        broken documents; not_chosen ones are none of them, and those of segment_hard_split are used.
         """
         return Counter(self._progress.coverage)
 
@@ -136,12 +137,7 @@ class Loader:
 
     def state(self) -> dict[str, Any]:
         """Everything to continue after the last batch given, as JSON values; give it to `batches`."""
-        progress = vars(self._progress) | {
-            "skipped": list(self._progress.skipped),
-            "coverage": dict(self._progress.coverage),
-            "examples": self.examples,
-        }
-        return {"version": STATE_VERSION, "of": self._identity(), "progress": progress}
+        return {"version": STATE_VERSION, "of": self._identity(), "progress": self._progress.plain()}
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between saving and continuing."""
@@ -207,10 +203,7 @@ class Loader:
                 f"the loader state of {self.corpus.name!r} is of another run ({values}). "
                 "Restore what was changed, or start from step 0."
             )
-        saved = dict(state["progress"])
-        saved |= {"skipped": deque(saved["skipped"]), "coverage": Counter(saved["coverage"])}
-        saved["examples"] = {cause: list(held) for cause, held in saved["examples"].items()}
-        return Progress(**saved)
+        return Progress.restore(state["progress"])
 
     def _iterate(self, progress: Progress) -> Iterator[Batch]:
         while progress.step < self.steps:
@@ -228,7 +221,7 @@ class Loader:
         )
 
     def _draw_step(self, progress: Progress) -> list[Drawn]:
-        """The documents of the next step. Ends: every skipped document counts towards a fatal limit."""
+        """The documents of the next step. Ends: an epoch that gives nothing is fatal."""
         target = min((progress.step + 1) * self.images_per_step, self.total_images)
         # At least one image is left to every later step, or the run would end a step early by chance.
         limit = self.total_images - (self.steps - progress.step - 1)
@@ -249,16 +242,10 @@ class Loader:
         for bad in removed:
             progress.note(bad)
         if isinstance(drawn, Bad):
-            progress.note(drawn)
-            progress.coverage["skipped"] += 1
-            progress.skipped.append(progress.position)
-            progress.streak += 1
+            progress.skip(drawn)
         else:
-            progress.coverage["documents"] += 1
+            progress.use()
             if drawn.document.hard_split:
                 progress.coverage[Cause.SEGMENT_HARD_SPLIT.value] += 1
-            progress.used_in_epoch += 1
-            progress.streak = 0
-        progress.position += 1
-        progress.refuse_broken(self.corpus.name, len(self.corpus), self.max_skip_fraction)
+        progress.advance(self.corpus.name, len(self.corpus), self.max_broken)
         return drawn

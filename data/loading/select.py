@@ -67,6 +67,7 @@ class Prepared:
     fixed: tuple[int, ...] | None  # codes, where the corpus gives the order
     caption_hash: int
     truncated: bool = False
+    removed: tuple[Bad, ...] = ()  # images and sentences of it that cannot be used, to be counted
 
 
 def uniform(*parts: str | int) -> float:
@@ -77,21 +78,14 @@ def uniform(*parts: str | int) -> float:
 def choose_images(raw: RawDocument, rules: Rules, seed: int) -> tuple[int, ...]:
     """Indices of the images to keep, in reading order; equal for the interleaved and the pair view of a document.
 
-    An image whose sentence is blank is not kept: it has no text to be paired with or placed beside.
-    Raises CorpusError when a threshold is set and the document has an image without a score.
+    An image whose sentence is blank is not kept: it has no text to be paired with or placed beside. Neither is one
+    without a score where a threshold is set (`unscored` names those).
     """
-    if rules.sim_threshold is not None and None in raw.scores:
-        corpus = raw.doc_id.partition("/")[0]
-        raise CorpusError(
-            f"corpus {corpus!r}: document {raw.doc_id!r} has images without a similarity score, but sim_threshold is "
-            f"{rules.sim_threshold}. Score the corpus, or read it with --set data.sim_threshold=none."
-        )
     if raw.order is not None:
         place = {-1 - code: position for position, code in enumerate(raw.order) if code < 0}
     else:
         place = {i: a for i, a in enumerate(raw.anchors) if a is not None and raw.segments[a].strip()}
-    threshold = rules.sim_threshold
-    kept = [i for i, score in enumerate(raw.scores) if i in place and (score is None or _above(score, threshold))]
+    kept = [i for i, score in enumerate(raw.scores) if i in place and _above(score, rules.sim_threshold)]
     if rules.dedup_per_segment and raw.order is None:
         sharing: dict[int, list[int]] = {}
         for i in kept:
@@ -103,8 +97,16 @@ def choose_images(raw: RawDocument, rules: Rules, seed: int) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def _above(score: float, threshold: float | None) -> bool:
-    return threshold is None or score >= threshold
+def unscored(raw: RawDocument, rules: Rules) -> tuple[Bad, ...]:
+    """The images that cannot be judged: a threshold is set and they have no score. Each is counted."""
+    if rules.sim_threshold is None:
+        return ()
+    names = [image.name for image, score in zip(raw.images, raw.scores, strict=True) if score is None]
+    return tuple(Bad(raw.doc_id, Cause.NO_SCORE, f"{name} has no similarity score") for name in names)
+
+
+def _above(score: float | None, threshold: float | None) -> bool:
+    return threshold is None or (score is not None and score >= threshold)
 
 
 def _cap(kept: list[int], doc_id: str, rules: Rules, seed: int) -> list[int]:
@@ -120,13 +122,14 @@ def _cap(kept: list[int], doc_id: str, rules: Rules, seed: int) -> list[int]:
 def prepare(raw: RawDocument, rules: Rules, tokenizer: Tokenizer, seed: int) -> Prepared | Bad:
     """Choose the images and tokenise the text; everything that does not depend on the epoch.
 
-    Raises CorpusError when the rules do not fit the corpus: pairs expected and a page found, or scores missing.
+    Raises CorpusError when the rules do not fit the corpus: pairs expected and a page found.
     """
     if rules.text_len is not None:
         return _prepare_pair(raw, rules.text_len, tokenizer)
     kept = choose_images(raw, rules, seed)
+    removed = (*raw.removed, *unscored(raw, rules))
     if not kept:
-        return Bad(raw.doc_id, Cause.NO_IMAGE_LEFT, f"none of {len(raw.images)} images passes {rules}")
+        return _without_images(raw, removed, rules)
     texts: list[Text] = []
     index: dict[int, int] = {}  # segment of the raw document -> position in texts
     for number, segment in enumerate(raw.segments):
@@ -146,9 +149,26 @@ def prepare(raw: RawDocument, rules: Rules, tokenizer: Tokenizer, seed: int) -> 
         anchors = tuple(index[a] for i in kept if (a := raw.anchors[i]) is not None)
         if not kept:
             return Bad(raw.doc_id, Cause.NO_IMAGE_LEFT, "the sentences of all its images tokenise to nothing")
-    return _checked(
-        Prepared(raw.doc_id, tuple(texts), tuple(raw.images[i] for i in kept), kept, anchors, fixed, _text_hash(texts)),
-        tokenizer,
+    images = tuple(raw.images[i] for i in kept)
+    prepared = Prepared(raw.doc_id, tuple(texts), images, kept, anchors, fixed, _text_hash(texts), removed=removed)
+    return _checked(prepared, tokenizer)
+
+
+def _without_images(raw: RawDocument, removed: Sequence[Bad], rules: Rules) -> Bad:
+    """Why nothing of a document is used: its images are broken, or sound and not wanted."""
+    broken = [bad for bad in removed if bad.cause is not Cause.BAD_SENTENCE]
+    if broken:
+        message = f"{len(broken)} images cannot be used: {broken[0].cause}: {broken[0].message}"
+        return Bad(raw.doc_id, Cause.NO_IMAGE_LEFT, message)
+    if not raw.images:
+        return Bad(raw.doc_id, Cause.NOT_CHOSEN, "the document has no images")
+    scores = [score for score in raw.scores if score is not None]
+    best = f"; the best similarity is {max(scores):.3f}" if scores else ""
+    return Bad(
+        raw.doc_id,
+        Cause.NOT_CHOSEN,
+        f"the rules want none of its {len(raw.images)} images (threshold {rules.sim_threshold}, "
+        f"at most {rules.max_images}, {rules.cap_policy}){best}",
     )
 
 
@@ -249,5 +269,5 @@ def sample(
     lengths = [len(text.ids) for text in prepared.texts]
     codes, cut = truncate(place(prepared, rules, seed, epoch), lengths, patches, seq_len)
     if not any(code < 0 for code in codes):
-        return Bad(prepared.uid, Cause.NO_IMAGE_LEFT, f"no image lies within the first {seq_len} tokens")
+        return Bad(prepared.uid, Cause.NOT_CHOSEN, f"no image lies within the first {seq_len} tokens")
     return build(prepared, codes, cut)

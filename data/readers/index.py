@@ -122,3 +122,9 @@ def _map(path: Path, dtype: np.dtype) -> np.ndarray:
 
 def _index(rows: np.ndarray, notes: np.ndarray, shards: int) -> Index:
     return Index(rows, notes, tuple(np.bincount(rows["shard"], minlength=shards).tolist()))
+
+
+def typical_size(sizes: Sequence[int], whole: Sequence[bool]) -> int | None:
+    """How many samples a shard of the corpus usually holds: the median of the whole ones; None where there is none."""
+    known = sorted(size for size, is_whole in zip(sizes, whole, strict=True) if is_whole and size)
+    return known[len(known) // 2] if known else None

@@ -3,12 +3,12 @@
     root/00000.tar            000000000.jpg 000000000.txt 000000000.json, then the next key; root/<part>/*.tar works too
 
 Members with the same name up to the first dot form one sample. A repeated suffix starts a new sample, as in open_clip
-(src/open_clip_train/data.py), and so does a new tar. Shards are indexed once from their headers; nothing is extracted,
-member names are only ever keys, and no member is unpickled. A shard that was cut keeps the samples before the cut.
+(src/open_clip_train/data.py), and so does a new tar. Samples whose keys hold dots cannot be told apart by this rule and
+are counted, not used. Shards are indexed once from their headers; nothing is extracted, member names are only ever
+keys, and no member is unpickled. A shard that was cut keeps the samples before the cut; the rest count as lost.
 """
 
 import json
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,18 @@ import numpy as np
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
-from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, typical_size
+from data.readers.tars import declared_size, read_headers
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
 _FIELDS = ("image", "text", "json", "cls")
-_ROW = np.dtype(
-    [*NOTE_FIELDS, ("cut", np.bool_), ("suffix", np.int8)]
+ROW = np.dtype(
+    [*NOTE_FIELDS, ("fault", np.int8), ("suffix", np.int8)]
     + [(f"{kind}_{part}", np.int64) for kind in _FIELDS for part in ("start", "size")]
 )
+
+_CUT, _DOTTED = 1, 2  # values of `fault`
 
 # A sample while its shard is scanned: {suffix: (first byte, size)} by lower-cased suffix.
 Members = dict[str, tuple[int, int]]
@@ -59,20 +62,29 @@ class LaionCorpus:
         self.digest = digest_shards(shards)
         self.caption_key = caption_key
         self._shards = tuple(shards)
-        self._index = build_index(shards, _ROW, scan_tar, cache, processes)
+        self._index = build_index(shards, ROW, scan_tar, cache, processes)
         self.shard_sizes = self._index.shard_sizes
+        cut = set(self._index.rows["shard"][self._index.rows["fault"] == _CUT].tolist())
+        self._typical = typical_size(self.shard_sizes, [shard not in cut for shard in range(len(shards))])
 
     def __len__(self) -> int:
         return len(self._index.rows)
 
-    def __getitem__(self, index: int) -> RawDocument | Bad:
+    def __getitem__(self, index: int | np.integer) -> RawDocument | Bad:
         """The pair at `index`, its image still unread; Bad when caption, image or label cannot be used."""
         row = self._index.rows[index]
         shard = self._shards[row["shard"]]
         key = self._index.note(row)
         doc_id = f"{self.name}/{shard.name.removesuffix('.tar')}/{key}"
-        if row["cut"]:
-            return Bad(doc_id, Cause.BAD_TAR, f"{shard.name} is cut or damaged here; samples before this one are used")
+        if row["fault"] == _CUT:
+            return self._cut(doc_id, int(row["shard"]))
+        if row["fault"] == _DOTTED:
+            return Bad(
+                doc_id,
+                Cause.DOT_IN_KEY,
+                f"the key {key!r} holds a dot, and webdataset ends keys at the first one; rename the files so that the "
+                "only dot is before the suffix, and write the shard again",
+            )
         if row["image_size"] < 0:
             return Bad(doc_id, Cause.MISSING_IMAGE, f"no {' / '.join(IMAGE_SUFFIXES)} member for this key")
         try:
@@ -83,6 +95,23 @@ class LaionCorpus:
             return Bad(doc_id, Cause.BAD_TAR, str(error))
         image = SpanBytes(shard.path, int(row["image_start"]), int(row["image_size"]))
         return self._document(doc_id, f"{key}.{IMAGE_SUFFIXES[row['suffix']]}", image, text, record, label)
+
+    def lost_shards(self) -> list[Bad]:
+        """Shards that are cut or cannot be read, each with what is lost with it."""
+        found = (self[index] for index in np.flatnonzero(self._index.rows["fault"] == _CUT))
+        return [bad for bad in found if isinstance(bad, Bad)]
+
+    def _cut(self, doc_id: str, number: int) -> Bad:
+        """What is lost with a shard that is cut or damaged: what is said of it beside it, else as other shards hold."""
+        shard, kept = self._shards[number], self.shard_sizes[number] - 1
+        said = declared_size(shard.path)
+        held = self._typical if said is None else said
+        why = f"{shard.name} is cut or damaged here; samples before this one are used"
+        if held is None:
+            return Bad(doc_id, Cause.BAD_TAR, f"{why}; nothing says how many it held")
+        lost = max(1, held - kept)
+        source = "other shards hold" if said is None else "a file beside it says it held"
+        return Bad(doc_id, Cause.BAD_TAR, f"{why}; about {lost} are lost, as {source} {held}", lost)
 
     def _document(
         self,
@@ -131,8 +160,13 @@ def scan_tar(path: Path) -> Scan:
     """
     samples: list[tuple[str, Members]] = []
     seen: dict[str, set[str]] = {}
-    members, broken_key, whole = _read_headers(path)
+    dotted: dict[tuple[str, str], set[str]] = {}  # (key by the first dot, name before the last one) -> kinds
+    members, broken_key, whole = read_headers(path)
     for key, suffix, start, size in members:
+        rest, _, last_suffix = suffix.rpartition(".")
+        if rest:
+            dotted.setdefault((key, rest), set()).add(_KINDS.get(last_suffix, ""))
+            continue
         last_key, last = samples[-1] if samples else ("", {})
         if key != last_key or suffix in last:
             if key != last_key and key in seen and suffix not in seen[key]:
@@ -144,39 +178,14 @@ def scan_tar(path: Path) -> Scan:
         last[suffix] = (start, size)
         seen.setdefault(key, set()).add(suffix)
     cut = None if whole else _partial_sample(samples, broken_key)
-    return _scan(samples, cut)
+    with_image = {key for key, last in samples if "image" in _kinds(last)}
+    lost = [f"{key}.{rest}" for (key, rest), kinds in dotted.items() if _is_sample(kinds, key in with_image)]
+    return _scan(samples, lost, cut)
 
 
-def _read_headers(path: Path) -> tuple[list[tuple[str, str, int, int]], str | None, bool]:
-    """(key, suffix, first byte, size) of each whole regular member; the key of a cut member; is the archive whole?"""
-    members: list[tuple[str, str, int, int]] = []
-    end = path.stat().st_size
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            while (info := tar.next()) is not None:
-                key, suffix = split_name(info.name)
-                if info.size < 0 or info.offset_data + info.size > end:
-                    return members, key, False
-                if key and info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
-                    members.append((key, suffix, info.offset_data, info.size))
-            file.seek(tar.offset)  # tarfile stops silently at a damaged header; a whole archive has a zero block here
-            return members, None, file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (tarfile.TarError, OSError, ValueError, EOFError):  # what tarfile raises on damaged archives
-        return members, None, False
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """webdataset's rule: the key ends at the first dot of the last path part.
-
-    ("", "") for names without a dot and for dot files, which macOS adds beside every member of an archive.
-    """
-    folder, _, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    if not stem or not dot:
-        return "", ""
-    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
+def _is_sample(kinds: set[str], beside_image: bool) -> bool:
+    """Whether members under a key with dots are a sample of their own, not more files of one ("a.seg.png")."""
+    return {"image", "text"} <= kinds if beside_image else not kinds.isdisjoint(("image", "text"))
 
 
 def _partial_sample(samples: list[tuple[str, Members]], broken_key: str | None) -> str:
@@ -201,9 +210,9 @@ def _kinds(members: Members) -> set[str]:
     return {_KINDS[suffix] for suffix in members if suffix in _KINDS}
 
 
-def _scan(samples: list[tuple[str, Members]], cut: str | None) -> Scan:
+def _scan(samples: list[tuple[str, Members]], dotted: list[str], cut: str | None) -> Scan:
     samples = [(key, members) for key, members in samples if _kinds(members)]
-    rows = np.zeros(len(samples) + (cut is not None), _ROW)
+    rows = np.zeros(len(samples) + len(dotted) + (cut is not None), ROW)
     for kind in _FIELDS:
         rows[f"{kind}_size"] = -1
     notes: list[bytes] = []
@@ -218,8 +227,10 @@ def _scan(samples: list[tuple[str, Members]], cut: str | None) -> Scan:
             row[f"{field}_start"], row[f"{field}_size"] = start, size
             if field == "image":
                 row["suffix"] = IMAGE_SUFFIXES.index(suffix)
+    rows["fault"][len(samples) : len(samples) + len(dotted)] = _DOTTED
+    notes += [key.encode("utf-8", "replace") for key in dotted]
     if cut is not None:
-        rows[-1]["cut"] = True
+        rows[-1]["fault"] = _CUT
         notes.append(cut.encode("utf-8", "replace"))
     rows["note_size"] = [len(note) for note in notes]
     rows["note_start"] = np.cumsum(rows["note_size"]) - rows["note_size"]

@@ -12,7 +12,7 @@ class Mmc4Pairs:
     """MMC4-Pair: each selected image with its matched sentence, as one-image one-sentence documents.
 
     `select` is the rule that interleaved sampling uses (threshold, one per sentence, at most six), keyed by doc_id, so
-    that both corpora expose the same images. Documents that cannot be read stay in the list and give their Bad.
+    that both corpora expose the same images. Documents and images that cannot be read stay in the list as their Bad.
     """
 
     def __init__(self, corpus: Corpus, select: Callable[[RawDocument], Sequence[int]], name: str = "mmc4-pair") -> None:
@@ -23,7 +23,8 @@ class Mmc4Pairs:
         self.documents_without_pairs = 0
         for at in range(len(corpus)):
             raw = corpus[at]
-            kept = [-1] if isinstance(raw, Bad) else list(select(raw))
+            # Images count from 0; what cannot be read has numbers below: the document -1, its k-th removed -2-k.
+            kept = [-1] if isinstance(raw, Bad) else [*select(raw), *_unread_images(raw)]
             self.documents_without_pairs += not kept
             pairs += [(at, image) for image in kept]
         self._pairs = np.array(pairs, "<i4").reshape(-1, 2)
@@ -48,6 +49,8 @@ class Mmc4Pairs:
         raw = self._corpus[document]
         if isinstance(raw, Bad):
             return raw
+        if image < 0:
+            return raw.removed[-2 - image]
         ref, anchor = raw.images[image], raw.anchors[image]
         twins = sum(earlier.name == ref.name for earlier in raw.images[:image])
         doc_id = f"{raw.doc_id}#{ref.name}" + (f"#{twins + 1}" if twins else "")
@@ -58,3 +61,7 @@ class Mmc4Pairs:
             return Bad(doc_id, Cause.EMPTY_TEXT, f"matched sentence {anchor} is empty")
         meta = {"url": raw.meta.get("url")}
         return RawDocument(doc_id, (text,), (ref,), (0,), (raw.scores[image],), meta=meta)
+
+
+def _unread_images(raw: RawDocument) -> list[int]:
+    return [-2 - k for k, bad in enumerate(raw.removed) if bad.cause is not Cause.BAD_SENTENCE]

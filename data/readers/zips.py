@@ -23,6 +23,12 @@ class Unusable(Exception):
         self.cause = cause
 
 
+def beside(name: str) -> bool:
+    """Whether a path is what an operating system puts beside a file: a resource fork of macOS, a hidden file."""
+    parts = name.replace("\\", "/").split("/")
+    return "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
+
+
 class Unzipped:
     """Contents of zipped shards, the least recently read dropped first when they exceed `budget` bytes."""
 
@@ -51,7 +57,7 @@ def _read_zip(path: Path) -> bytes:
     """The one jsonl of a zipped shard."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".jsonl")]
+            members = [m for m in archive.infolist() if m.filename.endswith(".jsonl") and not beside(m.filename)]
             if len(members) != 1:
                 raise Unusable(Cause.SCHEMA, f"{path.name} holds {len(members)} .jsonl members, expected one")
             (member,) = members

@@ -1,5 +1,6 @@
 """What is checked before anything expensive starts: each problem is one message that says what to do."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 from data.corpora import detect, open_corpus
 from data.document import Bad
 from data.errors import CorpusError
-from data.loading.select import Rules, choose_images
+from data.loading.check import check_corpus, spread
+from data.loading.select import Rules
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
-from experiments.configuration.config import DataConfig, OptimRecipe, RunConfig
+from experiments.configuration.config import DataConfig, Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, get_corpus, get_task
 from experiments.configuration.place import Place
 from experiments.planning.plan import Plan
@@ -18,7 +20,7 @@ from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, Tra
 from experiments.running.world import open_source, open_split
 from results.schema import Table
 
-LOOKED_AT = 200  # documents in which a label is looked for
+LOOKED_INTO = 5  # shards in which a label is looked for
 KINDS = {"mmc4": "MMC4 documents", "laion": "image-text pairs in tars"}
 
 
@@ -40,17 +42,18 @@ def accelerators() -> int:
     return torch.cuda.device_count()
 
 
-def with_precision(config: RunConfig) -> RunConfig:
-    """The configuration with "auto" replaced by what this machine gains by: it changes results, so it is hashed."""
+def with_precision(config: RunConfig, found: Precision | None = None) -> RunConfig:
+    """The configuration with "auto" decided: it changes results, so it is part of a run's name.
+
+    found: what the runs that are asked for were made in; None: what this machine gains by.
+    """
     from experiments.running.hardware import best_precision
 
-    def decided(optim: OptimRecipe) -> OptimRecipe:
-        return replace(optim, precision=best_precision()) if optim.precision == "auto" else optim
-
-    pretrain = replace(config.pretrain, optim=decided(config.pretrain.optim))
-    lm = config.text_lm
+    pretrain, lm = config.pretrain, config.text_lm
+    if pretrain.optim.precision == "auto":
+        pretrain = replace(pretrain, optim=replace(pretrain.optim, precision=found or best_precision()))
     if lm.optim.precision == "auto":
-        lm = replace(lm, optim=replace(lm.optim, precision=best_precision()))
+        lm = replace(lm, optim=replace(lm.optim, precision=found or best_precision()))
     return replace(config, pretrain=pretrain, text_lm=lm)
 
 
@@ -72,12 +75,8 @@ def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
         return True
     if source not in known:
         return True  # no corpus at all, which the plan says by itself
-    corpus = open_corpus(Path(getattr(data, source)))
-    for index in range(min(LOOKED_AT, len(corpus))):
-        document = corpus[index]
-        if not isinstance(document, Bad) and any(image.label is not None for image in document.images):
-            return True
-    return False
+    entries = spread(open_corpus(Path(getattr(data, source)), shards=LOOKED_INTO))
+    return any(image.label is not None for each in entries if not isinstance(each, Bad) for image in each.images)
 
 
 def _check_kind(name: str, data: DataConfig) -> None:
@@ -94,18 +93,19 @@ def _check_kind(name: str, data: DataConfig) -> None:
         )
 
 
-def _check_scores(spec: CorpusSpec, place: Place) -> None:
-    """Raises CorpusError where images are to be chosen by similarity and the first documents have no scores."""
-    field = "mmc4_pair" if spec.name == "mmc4-pair" and place.data.mmc4_pair is not None else "mmc4"
-    folder = getattr(place.data, field)
-    if spec.sim_threshold is None or detect(folder) != "mmc4":
-        return
+def _check_content(spec: CorpusSpec, place: Place) -> None:
+    """Raises CorpusError where documents from all over the corpus show that a run could not use it."""
+    own_pairs = spec.name == "mmc4-pair" and place.data.mmc4_pair is not None
+    field = "mmc4_pair" if own_pairs else get_corpus(spec.name).source
+    pairs = detect(getattr(place.data, field)) == "laion"
+    rules = Rules(
+        sim_threshold=None if pairs else spec.sim_threshold,
+        max_images=spec.max_images or Rules.max_images,
+        text_len=spec.text_len if pairs else None,
+    )
     corpus = open_source(place, field)
-    rules = Rules(sim_threshold=spec.sim_threshold)
-    for index in range(min(LOOKED_AT, len(corpus))):
-        document = corpus[index]
-        if not isinstance(document, Bad):
-            choose_images(document, rules, seed=0)
+    if said := check_corpus(corpus, corpus.lost_shards(), rules, place.data.max_broken):
+        print(f"warning: {said}", file=sys.stderr)
 
 
 def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
@@ -118,9 +118,9 @@ def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
     if any(getattr(place.data, name) == embedded / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)
     trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
-    for corpus in trained:
+    for corpus in dict.fromkeys(trained):
         _check_kind(corpus.name, place.data)
-        _check_scores(corpus, place)
+        _check_content(corpus, place)
     transfers = [run.spec for run in missing if isinstance(run.spec, TransferSpec)]
     for name, training in sorted({(get_task(s.task).train, True) for s in transfers}):
         open_split(place, name, training)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
+BRIEFLY = (1.0,)  # of a job that ends: while its process stays, SLURM cannot start it again on that node
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try: a controller that restarts is away for a moment
 GONE = "Invalid job id"  # what SLURM says of a job that ended some minutes ago
 
@@ -89,11 +90,17 @@ def cancel(jobs: Sequence[str]) -> None:
                 raise
 
 
-def is_cancelled(job: str) -> bool:
-    """Whether somebody has cancelled the job this process runs in. Raises SlurmError."""
-    return "JobState=CANCELLED" in command(["scontrol", "--oneliner", "show", "job", job])
+def restart(job: str, restarts: int) -> str:
+    """Let the job this process runs in, which has been restarted so often, run again; what came of that, in words.
 
-
-def requeue(job: str) -> None:
-    """Let a job run again from its beginning. Raises SlurmError."""
-    command(["scontrol", "requeue", job])
+    SLURM restarts a job of a node that failed, and most preempted ones, by itself; asking then too would restart the
+    new one. A job that somebody has cancelled stays so. Raises SlurmError.
+    """
+    words = command(["scontrol", "--oneliner", "show", "job", job], waits=BRIEFLY).split()
+    found = dict(word.split("=", 1) for word in words if "=" in word)
+    if found.get("JobState") == "CANCELLED":
+        return "was cancelled"
+    if found.get("JobState") == "PENDING" or found.get("Restarts") not in (None, str(restarts)):
+        return "is restarted by SLURM"
+    command(["scontrol", "requeue", job], waits=())
+    return "is requeued"

@@ -25,11 +25,13 @@ from experiments.launching.states import COLLATE, UNDER_WAY, Submission, look
 from experiments.launching.task import Collate, Task
 from experiments.launching.worker import environment
 from experiments.planning.specs import PlannedRun, TransferSpec
+from experiments.running import source
 from experiments.running.attempts import Held, claim
 from results.record import write_atomic
 
 logger = logging.getLogger(__name__)
 
+HELD = "launch failed requeued held"
 REQUEUES = 1_000_000  # submitit gives up after so many; here nobody does
 
 
@@ -66,8 +68,11 @@ class _Submitter:
         missing = {run_id for run_id, each in seen.items() if each.state not in UNDER_WAY}
         for run in runs:
             queued = seen[run.run_id].queued
-            # It waits for a parent that is gone, and would record itself as blocked before the new one is done.
-            if queued is not None and queued.state == "PENDING" and not missing.isdisjoint(run.needs):
+            if queued is None or queued.state != "PENDING":
+                continue
+            # Held after a node failed to start it, for ever. Or it waits for a parent that is gone, and would record
+            # itself as blocked before the new one is done.
+            if HELD in queued.reason or not missing.isdisjoint(run.needs):
                 queue.cancel([queued.job])
                 missing.add(run.run_id)
         size = queue.max_array() if missing else 1
@@ -76,6 +81,8 @@ class _Submitter:
                 chunk = members[first : first + size]
                 needed = [parent for run in chunk for parent in run.needs]
                 tasks = [Task(str(self.state), run.run_id) for run in chunk]
+                for run in chunk:
+                    source.pin(self._run(run.run_id))
                 self._submit(stage, tasks, [self._run(run.run_id) for run in chunk], self._arrays(needed))
         self._submit_collate([run.run_id for run in runs], bool(missing))
         said = f"{len(missing)} runs submitted" if missing else "nothing submitted"

@@ -30,6 +30,11 @@ def job_id() -> str:
     return f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
 
 
+def restarts() -> int:
+    """How often this job has begun before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
 @dataclass(frozen=True)
 class Task:
     """One run."""
@@ -49,9 +54,7 @@ class Task:
         from objectives.registry import add_folder
 
         machine = Machine.from_plain(json.loads(Path(self.machine).read_text()))
-        log = (
-            machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{os.environ.get('SLURM_RESTART_COUNT', '0')}.log"
-        )
+        log = machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{restarts()}.log"
         log.parent.mkdir(exist_ok=True)
         handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(log)]
         form = "%(asctime)s %(name)s: %(message)s"
@@ -91,12 +94,9 @@ class Task:
 def _again() -> None:
     """Let this job run again, unless somebody has cancelled it; ends the process."""
     try:
-        if queue.is_cancelled(job_id()):
-            logger.info("job %s was cancelled", job_id())
-        else:
-            queue.requeue(job_id())
-    except queue.SlurmError as error:  # SLURM requeues a preempted job by itself; otherwise the next sweep submits it
-        logger.warning("%s", error)
+        logger.info("job %s %s", job_id(), queue.restart(job_id(), restarts()))
+    except queue.SlurmError as error:  # SLURM may have done it; otherwise the sweep's command submits the run again
+        logger.warning("job %s is perhaps not requeued: %s", job_id(), error)
     sys.exit(1)
 
 

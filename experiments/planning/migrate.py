@@ -16,12 +16,20 @@ from results import record as records_on_disk
 from results.canonical import flatten, plain
 from results.schema import SCHEMA_VERSION, RunRecord, Status
 
+# Settings that were taken away because nobody could choose them, and the one value every run had.
+GONE: Mapping[str, Any] = {
+    "objective.config.image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "objective.config.image_std": [0.26862954, 0.26130258, 0.27577711],
+    "recipe.label": "frozen-cached",
+}
+
 
 def renamed(runs: Sequence[PlannedRun], records: Iterable[RunRecord]) -> dict[str, RunRecord]:
     """Finished runs by the name they had, under the name that is planned for their settings.
 
     runs: parents first. Settings that a record does not hold were added since; they count as equal where the plan has
-    them at their defaults. Records that bear a planned name already are left out.
+    them at their defaults. Of settings that are gone, only those of `GONE` may be there. Records that bear a planned
+    name already are left out.
     """
     planned = {run.run_id for run in runs}
     older: dict[str, list[RunRecord]] = {}
@@ -73,7 +81,8 @@ def _readable(run_id: str) -> str:
 
 
 def _same(found: RunRecord, run: PlannedRun, names: Mapping[str, str]) -> bool:
-    old: dict[str, Any] = flatten(found.resolved)
+    whole = flatten(found.resolved)
+    old = {key: value for key, value in whole.items() if key not in GONE or GONE[key] != value}
     old |= {key: names.get(value, value) for key, value in old.items() if key.startswith("inputs.")}
     new = flatten(run.plain)
     added = new.keys() - old.keys()

@@ -19,7 +19,7 @@ import torch
 
 from experiments.configuration.place import Place
 from experiments.planning.specs import Spec, TransferSpec, Written, load_spec
-from experiments.running import attempts, checkpoint
+from experiments.running import attempts, checkpoint, source
 from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
 from experiments.running.hardware import multiplies_in
 from experiments.running.outcome import Outcome, Owned
@@ -75,6 +75,9 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> S
     began = time.monotonic()
     status, reason, outcome = Status.DONE, "", Outcome()
     try:
+        if not lease.attempt.job:  # what was submitted was pinned then
+            source.pin(folder)
+        source.check(folder)
         blocked = _blocked(folder, place)
         if blocked:
             status, reason = Status.BLOCKED, blocked

@@ -19,14 +19,16 @@ from backbones.vit import VisionEncoder
 from data.batch import Batch, Split
 from data.corpora import open_corpus
 from data.document import Bad, Corpus
-from data.errors import CorpusError
 from data.images import Centred, ImageTransform
 from data.loading.held_out import SHARE, split
 from data.loading.loader import Loader
 from data.loading.select import Rules, choose_images
 from data.readers import downstream
+from data.readers.imagenet import imagenet
+from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_pair import Mmc4Pairs
+from data.readers.mmc4_tars import Mmc4TarCorpus
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_corpus
 from experiments.configuration.place import Place
@@ -38,7 +40,7 @@ from transfer.encoder import Encoder
 ENCODER_FILE = "encoder.safetensors"
 
 
-def open_source(place: Place, field: str) -> Corpus:
+def open_source(place: Place, field: str) -> LaionCorpus | Mmc4Corpus | Mmc4TarCorpus:
     """The corpus in a field of DataConfig."""
     folder = getattr(place.data, field)
     return open_corpus(Path(folder), cache=place.shared / "indexes")
@@ -52,7 +54,7 @@ def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus,
     opened = open_source(place, field)
     most = spec.max_images or Rules.max_images
     rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, max_images=most)
-    if corpus.pairs and isinstance(opened, Mmc4Corpus):
+    if corpus.pairs and not isinstance(opened, LaionCorpus):
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
         documents = replace(rules, text_len=None)
         key = (getattr(place.data, field), opened.digest, documents, seed)
@@ -103,6 +105,7 @@ class Pretraining:
     def __init__(self, place: Place, spec: PretrainSpec, objective: type[Objective], config: Objective.Config) -> None:
         assert spec.data is not None
         self.spec, self.objective, self.config = spec, objective, config
+        self._max_broken = place.data.max_broken
         self.size: Size = from_plain(Size, spec.model, "model")
         corpus, self.rules = open_pretraining(place, spec.data, spec.seed)
         self.training, self.held_out = split(corpus)
@@ -141,6 +144,7 @@ class Pretraining:
             total_images=self.spec.images,
             seed=self.spec.seed,
             rules=self.rules,
+            max_broken=self._max_broken,
         )
 
 
@@ -172,16 +176,9 @@ def open_split(place: Place, name: str, training: bool) -> Split:
     folder = Path(getattr(place.data, name))
     cache = place.shared / "indexes"
     if name == "imagenet":
-        return downstream.imagenet(folder, "train" if training else "val")
+        return imagenet(folder, "train" if training else "val", cache=cache)
     if name in ("retrieval_train", "caption_train"):
         return downstream.pairs(folder, name, "top_caption" if name == "caption_train" else None, cache=cache)
     if name == "nocaps":
-        return downstream.nocaps(_only(folder, "nocaps_val*.json"), folder / "val")
-    return downstream.karpathy(folder / f"dataset_{name}.json", folder / "images", "test")
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise CorpusError(f"{folder} holds {len(found)} files {pattern}; expected one")
-    return found[0]
+        return downstream.nocaps(downstream.nocaps_file(folder), folder / "val")
+    return downstream.captioned(folder, name, "test")

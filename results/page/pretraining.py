@@ -86,7 +86,10 @@ def _skipped(runs: Sequence[RunRecord]) -> str:
     causes = sorted({cause for run in runs for cause in run.coverage} - set(COVERAGE_COUNTS))
     why = [f"{escape(cause)} {spread([run.coverage.get(cause, 0) for run in runs])}" for cause in causes]
     skipped = spread([run.coverage.get("skipped", 0) for run in runs])
-    return f"{skipped} ({', '.join(why)})" if why else skipped
+    broken = f"{skipped} ({', '.join(why)})" if why else skipped
+    if not any("not_chosen" in run.coverage for run in runs):
+        return broken
+    return f"{broken}; not chosen {spread([run.coverage.get('not_chosen', 0) for run in runs])}"
 
 
 def _flops(runs: Sequence[RunRecord]) -> str:

@@ -170,6 +170,52 @@ def test_depth_does_not_matter():
 
 
 @pytest.mark.parametrize(
+    ("declared", "codec", "text"),
+    [
+        ("gb2312", "gbk", "门上贴着囍字"),
+        ("GBK", "gb18030", "㐀㐁"),
+        ("Shift_JIS", "cp932", "①番の髙い木"),
+        ("x-sjis", "cp932", "①番"),
+        ("euc-kr", "cp949", "똠방각하"),
+        ("ks_c_5601-1987", "cp949", "똠방"),
+        ("iso-8859-1", "cp1252", "5 € – “so”"),
+        ("iso-8859-9", "cp1254", "5 € ğış"),
+        ("tis-620", "cp874", "…ก€"),
+        ("windows-874", "cp874", "ก"),
+        ("big5", "big5hkscs", "嘅啲"),
+        ("windows-31j", "cp932", "①"),
+    ],
+)
+def test_a_declared_name_means_what_browsers_take_it_for(declared, codec, text):
+    raw = f"<meta charset={declared}><p>".encode() + text.encode(codec)
+    assert decode(raw) == (f"<meta charset={declared}><p>{text}", "declared")
+
+
+@pytest.mark.parametrize("declaration", ["<meta charset=utf-8>", ""])
+def test_a_few_broken_bytes_do_not_change_the_encoding_of_a_page(declaration):
+    text = f"{declaration}Größe und Höhe gemäß Fluß, schön grün: "
+    assert decode(text.encode() + b"5 \x80") == (text + "5 \ufffd", "repaired")
+    mostly_latin = "Größe und Höhe gemäß Fluß, schön grün"
+    assert decode(declaration.encode() + mostly_latin.encode("cp1252")) == (declaration + mostly_latin, "cp1252")
+
+
+def test_a_shift_jis_page_with_one_broken_byte_stays_japanese():
+    raw = "<meta charset=Shift_JIS>庭の木は高い。夏の土は乾いて固い。".encode("cp932") + b"\x85</p>"
+    text, how = decode(raw)
+    assert how == "repaired" and "夏の土は乾いて固い" in text
+
+
+def test_a_form_that_holds_the_page_is_the_page():
+    body = "<p>The old orchard was planted on a slope.</p><img src=a.png><p>In summer the soil is dry.</p>"
+    expected = ["The old orchard was planted on a slope.", "In summer the soil is dry."]
+    assert (
+        texts(f"<form id=aspnetForm action='./x.aspx'><div>{body}<select><option>no</select></div></form>") == expected
+    )
+    assert texts(f"<h1>Title</h1><form><form>{body}</form><nav>menu</nav></form>") == ["Title", *expected]
+    assert texts(f"{body}<form>Search this site: <input> <b>go</b></form>") == expected
+
+
+@pytest.mark.parametrize(
     "raw, text, how",
     [
         (b"\xef\xbb\xbf<meta charset=latin1>\xc3\xa9", "é", "bom"),

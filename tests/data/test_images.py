@@ -60,6 +60,50 @@ def test_sixteen_bit_grey_is_scaled_not_clipped_to_white():
     assert opened[..., 0].tolist() == [[0, 0x40], [0x80, 0xFF]]
 
 
+@pytest.mark.parametrize(
+    ("values", "form", "expected"),
+    [
+        (np.array([[0, 255]], np.int32), "TIFF", [0, 255]),  # 8-bit values in a wider file
+        (np.array([[0, 255]], np.uint16), "TIFF", [0, 255]),
+        (np.array([[0, 0x8000]], np.uint16), "TIFF", [0, 0x80]),
+        (np.array([[256, 0xFFFF]], np.int32), "TIFF", [1, 255]),
+        (np.array([[0, 2**30]], np.int32), "TIFF", [0, 128]),
+        (np.array([[-5, 200]], np.int32), "TIFF", [0, 200]),
+        (np.array([[0, 255]], np.uint16), "PNG", [0, 0]),  # 16 bits by definition: it is a black picture
+    ],
+)
+def test_integers_are_scaled_by_their_range(values, form, expected):
+    assert np.asarray(open_image(encoded(Image.fromarray(values), form)))[0, :, 0].tolist() == expected
+
+
+def see_through(mode: str) -> bytes:
+    """A black square on nothing, transparent in the way of that mode."""
+    drawing = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    drawing.paste((0, 0, 0, 255), (0, 0, 2, 4))
+    if mode == "P":
+        palette = Image.new("P", (4, 4), 0)
+        palette.putpalette([0, 0, 0, 0, 0, 0])
+        palette.paste(1, (0, 0, 2, 4))
+        return encoded(palette, "PNG", transparency=0)
+    if mode == "L":
+        grey = Image.new("L", (4, 4), 9)
+        grey.paste(0, (0, 0, 2, 4))
+        return encoded(grey, "PNG", transparency=9)
+    return encoded(drawing.convert(mode), "PNG")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+def test_transparency_is_laid_over_white(mode):
+    pixels = np.asarray(open_image(see_through(mode)))[..., 0]
+    assert (pixels[:, :2] == 0).all() and (pixels[:, 2:] == 255).all()
+
+
+def test_half_transparent_pixels_mix_with_white_and_opaque_ones_stay():
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 255))
+    image.putpixel((0, 0), (0, 0, 0, 102))
+    assert np.asarray(open_image(encoded(image, "WEBP", lossless=True)))[0, :, 0].tolist() == [153, 0]
+
+
 def test_exif_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees

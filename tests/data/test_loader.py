@@ -31,7 +31,7 @@ BYTES = Tokenizer.train_bpe([], 256)
 WHOLE = ImageTransform(size=4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=(1.0, 1.0), ratio=(1.0, 1.0))
 PAIRS = Rules(text_len=12)
 LCL = (Layout.INTERLEAVED,)
-TOLERANT = {"max_skip_fraction": 0.6}  # the faulty pages below are worse than the default bears
+TOLERANT = {"max_broken": 0.6}  # the faulty pages below are worse than the default bears
 
 
 def png(number):
@@ -328,12 +328,12 @@ def test_both_views_give_the_same_held_out_images_in_the_same_order(images):
 
 def test_once_reads_each_document_once_skips_what_is_bad_and_leaves_the_run_alone():
     corpus = pages(40, faults=True)
-    loader, fresh = load(corpus, total_images=40, max_skip_fraction=0.6), load(corpus, total_images=40)
+    loader, fresh = load(corpus, total_images=40, max_broken=0.6), load(corpus, total_images=40)
     batch = loader.once(10_000)
     assert len(set(batch.doc_uid)) == len(batch.doc_uid) and len(set(batch.labels.tolist())) == len(batch.labels)
     assert loader.state() == fresh.state()
     assert load(pairs(3, broken=range(3)), PAIRS, (Layout.IMAGE_FIRST,)).once(5) is None
-    again = load(corpus, total_images=40, max_skip_fraction=0.6)
+    again = load(corpus, total_images=40, max_broken=0.6)
     assert [fingerprint(b) for b in loader.batches()] == [fingerprint(b) for b in again.batches()]
 
 
@@ -353,10 +353,10 @@ def test_each_fault_is_counted_once_in_its_class_and_the_run_goes_on():
     for i, data in ((4, b"<html>"), (5, BadImage(Cause.MISSING_IMAGE, "gone"))):
         corpus.items[i] = RawDocument(f"web/{i}", ("text",), (corpus.ref(i, data),), (0,), (None,))
     corpus.items[6] = RawDocument("web/6", ("  ",), (corpus.ref(6),), (0,), (None,))
-    loader = load(corpus, PAIRS, total_images=6, images_per_step=6, max_skip_fraction=0.4)
+    loader = load(corpus, PAIRS, total_images=6, images_per_step=6, max_broken=0.4)
     (batch,) = loader.batches()
     assert sorted(batch.doc_uid) == ["web/0", "web/1", "web/3", "web/7", "web/8", "web/9"]
-    whole = load(corpus, PAIRS, total_images=12, images_per_step=6, max_skip_fraction=0.4)
+    whole = load(corpus, PAIRS, total_images=12, images_per_step=6, max_broken=0.4)
     list(whole.batches())
     causes = {"bad_utf8", "decode_error", "missing_image", "empty_text"}
     assert set(whole.coverage) == {"documents", "images", "skipped", *causes}
@@ -398,15 +398,23 @@ def test_a_hard_split_is_counted_on_a_document_that_is_used():
 @pytest.mark.parametrize(
     ("corpus", "options", "message"),
     [
-        (pairs(500, broken=range(500)), {}, "100 consecutive.*bad_utf8 100.*web/"),
+        (pairs(500, broken=range(500)), {}, "100 consecutive documents are broken.*bad_utf8 100.*web/"),
         (pairs(9, broken=range(9)), {}, "whole epoch of 9 documents gave not one.*bad_utf8 9"),
-        (pairs(20, broken=range(0, 20, 2)), {}, "10 of the last 20 documents.*limit 30%.*web/.*not text"),
-        (pairs(40, broken=range(0, 40, 8)), {"max_skip_fraction": 0.1}, "5 of the last 40.*limit 10%"),
+        (
+            pairs(20, broken=range(0, 20, 2)),
+            {"max_broken": 0.4},
+            "10 of 20 documents are broken, 50%.*data.max_broken=0.4.*web/.*not text.*--set data.max_broken=0.6",
+        ),
+        (
+            pairs(40, broken=range(0, 40, 8)),
+            {"max_broken": 0.1},
+            "5 of 40 documents are broken, 12%.*Most is broken in web ",
+        ),
     ],
 )
 def test_broken_corpora_stop_the_run_and_say_why(corpus, options, message):
     loader = load(corpus, PAIRS, total_images=1000, **options)
-    with pytest.raises(ValueError, match=f"^corpus 'web'.*{message}.*rules\\.$"):  # one line: all that a record keeps
+    with pytest.raises(ValueError, match=f"^corpus 'web'.*{message}.*\\.$"):  # one line: all that a record keeps
         list(loader.batches())
 
 

@@ -21,8 +21,8 @@ from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage, CorpusError
 from data.images import open_image
 from data.readers import mmc4, zips
-from data.readers.laion import split_name
 from data.readers.mmc4_pair import Mmc4Pairs
+from data.readers.tars import split_name
 
 
 def png(colour="red") -> bytes:
@@ -376,26 +376,13 @@ def test_zipped_and_plain_shards_read_alike_in_number_order(tmp_path):
         (b"{broken\n", Cause.BAD_JSON),
         (b"[" * 100_000 + b"\n", Cause.BAD_JSON),
         (b'{"text_list": ["\xff"]}\n', Cause.BAD_UTF8),
-        (b'{"text_list": ["\\ud800"], "image_info": []}\n', Cause.BAD_UTF8),
+        (b'{"text_list": ["\\ud800"], "image_info": []}\n', Cause.BAD_SENTENCE),
         (b"null\n", Cause.SCHEMA),
         ({"text_list": ["a"]}, Cause.SCHEMA),
-        (page([1]), Cause.SCHEMA),
+        (page([1]), Cause.BAD_SENTENCE),
+        ({"text_list": ["a"], "image_info": None}, Cause.SCHEMA),
         (page([], []), Cause.EMPTY_TEXT),
         (page(["", " "], []), Cause.EMPTY_TEXT),
-        (page(images=["a.jpg"]), Cause.SCHEMA),
-        (page(images=[entry("/etc/passwd")]), Cause.SCHEMA),
-        (page(images=[entry("../a.jpg")]), Cause.SCHEMA),
-        (page(images=[entry("x/../../a.jpg")]), Cause.SCHEMA),
-        (page(images=[entry("..\\a.jpg")]), Cause.SCHEMA),
-        (page(images=[entry("a\0.jpg")]), Cause.SCHEMA),
-        (page(images=[entry("")]), Cause.SCHEMA),
-        (page(images=[entry("a.jpg", 2)]), Cause.SCHEMA),
-        (page(images=[entry("a.jpg", -1)]), Cause.SCHEMA),
-        (page(images=[entry("a.jpg", True)]), Cause.SCHEMA),
-        (page(images=[entry("a.jpg", None)]), Cause.SCHEMA),
-        (page(images=[entry("a.jpg", 0, "0.3")]), Cause.SCHEMA),
-        (page(images=[entry("a.jpg", 0, float("nan"))]), Cause.SCHEMA),
-        (page(images=[entry("a.jpg", label="cat")]), Cause.SCHEMA),
         (page(images=[entry("a.jpg")], dom_order=[0, 1]), Cause.SCHEMA),
     ],
 )
@@ -408,6 +395,56 @@ def test_each_defect_of_a_document_costs_that_line_only(tmp_path, line, cause):
         assert isinstance(first, Bad) and (first.cause, first.doc_id) == (cause, "mmc4/docs_shard_0_v3/0")
         assert second.segments == ("good",)
         path = zipped(path) if path.suffix == ".jsonl" else path
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "a.jpg",
+        None,
+        entry(None),
+        entry("/etc/passwd"),
+        entry("../a.jpg"),
+        entry("x/../../a.jpg"),
+        entry("..\\a.jpg"),
+        entry("a\0.jpg"),
+        entry(""),
+        entry("a.jpg", 2),
+        entry("a.jpg", -1),
+        entry("a.jpg", 1.0),
+        entry("a.jpg", True),
+        entry("a.jpg", None),
+        entry("a.jpg", label="cat"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_one_bad_image_entry_costs_that_image_and_is_counted(tmp_path, broken, first):
+    good = entry("good.jpg", 1, 0.31)
+    images = [broken, good] if first else [good, broken]
+    matrix = [[0.1, 0.2], [0.3, 0.4]]
+    write_mmc4(tmp_path, [page(images=images, dom_order=[5, 7], similarity_matrix=matrix)], place=None)
+    (tmp_path / "images" / "good.jpg").write_bytes(b"pixels")
+    document = the_only(open_corpus(tmp_path))
+    assert [image.name for image in document.images] == ["good.jpg"]
+    assert (document.anchors, document.scores) == ((1,), (0.31,))
+    assert [bad.cause for bad in document.removed] == [Cause.BAD_IMAGE_ENTRY]
+    assert document.meta["dom_order"] == ((7,) if first else (5,))
+    assert document.meta["similarity_matrix"] == [matrix[1 if first else 0]]
+
+
+@pytest.mark.parametrize("score", [None, float("nan"), float("inf"), "0.3", True, [0.3]])
+def test_what_is_no_similarity_is_none(tmp_path, score):
+    write_mmc4(tmp_path, [page(images=[entry("a.jpg", 0, score), entry("b.jpg", 1, 0.3)])])
+    document = the_only(open_corpus(tmp_path))
+    assert (document.scores, document.removed) == ((None, 0.3), ())
+
+
+@pytest.mark.parametrize("sentence", [None, 3, ["a"], "\ud800"])
+def test_one_bad_sentence_becomes_blank_and_the_others_keep_their_numbers(tmp_path, sentence):
+    write_mmc4(tmp_path, [page(["one", sentence, "three"], [entry("a.jpg", 2), entry("b.jpg", 1)])])
+    document = the_only(open_corpus(tmp_path))
+    assert (document.segments, document.anchors) == (("one", "", "three"), (2, 1))
+    assert [bad.cause for bad in document.removed] == [Cause.BAD_SENTENCE]
 
 
 def test_a_filtered_image_list_leaves_no_matrix_of_the_wrong_shape(tmp_path):

@@ -50,11 +50,13 @@ def test_threshold_is_inclusive():
     assert choose_images(raw, Rules(), 0) == (0, 2)
 
 
-def test_missing_scores_name_the_corpus_and_the_fix():
-    raw = page("a", [0], [None], doc_id="garden/shard/3")
-    with pytest.raises(ValueError, match=r"'garden'.*data.sim_threshold=none"):
-        choose_images(raw, Rules(), 0)
-    assert choose_images(raw, Rules(sim_threshold=None), 0) == (0,)
+def test_an_image_without_a_score_is_counted_and_its_document_stays():
+    raw = page("abc", [0, 1, 2], [None, 0.3, 0.1])
+    assert choose_images(raw, Rules(), 0) == (1,)
+    assert [bad.cause for bad in prepare(raw, Rules(), BYTES, 0).removed] == [Cause.NO_SCORE]
+    assert choose_images(raw, Rules(sim_threshold=None), 0) == (0, 1, 2)
+    assert prepare(raw, Rules(sim_threshold=None), BYTES, 0).removed == ()
+    assert prepare(page("a", [0], [None]), Rules(), BYTES, 0).cause is Cause.NO_IMAGE_LEFT
 
 
 def test_seven_images_on_one_sentence_leave_one_chosen_at_random():
@@ -174,9 +176,9 @@ def test_a_tokenizer_that_does_write_one_is_counted_in_its_class(monkeypatch):
 @pytest.mark.parametrize(
     ("raw", "cause"),
     [
-        (page(["a"], []), Cause.NO_IMAGE_LEFT),
-        (page(["a"], [0], [0.1]), Cause.NO_IMAGE_LEFT),
-        (page(["x" * 80, "b"], [1]), Cause.NO_IMAGE_LEFT),
+        (page(["a"], []), Cause.NOT_CHOSEN),
+        (page(["a"], [0], [0.1]), Cause.NOT_CHOSEN),
+        (page(["x" * 80, "b"], [1]), Cause.NOT_CHOSEN),
         (page([" ", ""], [None], order=(0, -1, 1)), Cause.EMPTY_TEXT),
     ],
 )

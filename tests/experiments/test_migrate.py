@@ -57,6 +57,17 @@ def test_every_run_is_found_under_the_name_it_had() -> None:
     assert renamed(runs, by_name.values()) == {}, "names that are planned already stay"
 
 
+@pytest.mark.parametrize(("label", "found"), [("frozen-cached", 1), ("augmented", 0)])
+def test_a_setting_nobody_could_choose_may_be_gone_with_the_value_every_run_had(label: str, found: int) -> None:
+    runs = planned()
+    classify = next(run for run in runs if run.spec.label.startswith("classify"))
+    spec = merge(classify.written.spec, classify.written.defaults)
+    spec["recipe"]["label"] = label
+    name = run_id(classify.kind.value, classify.spec.label, spec)
+    record = replace(record_of(classify, {}), run_id=name, spec=spec, defaults={})
+    assert len(renamed(runs, [record])) == found
+
+
 @pytest.mark.parametrize("change", ["another value", "a setting that is gone", "not finished", "new and not default"])
 def test_a_run_of_other_settings_is_no_such_run(change: str) -> None:
     runs = planned()

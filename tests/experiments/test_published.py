@@ -6,6 +6,7 @@ Records are made up here: no run is done, `--collate` is.
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from plan_helpers import record_of
 from sweep_helpers import TABLE, arguments, small_suite
@@ -18,6 +19,7 @@ from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.specs import TransferSpec
 from results import items, publish, record
+from results.canonical import spec_hash
 from results.schema import RunRecord, metric_key
 
 
@@ -88,3 +90,37 @@ def test_runs_of_other_settings_never_replace_a_fuller_table(
     assert files(tmp_path / "out") == before
     assert f"holds {len(plan(tmp_path, 2).runs)} finished runs of Small table" in capsys.readouterr().err
     assert mine.run_id in publish.load(tmp_path / "records" / "small.jsonl").records
+
+
+def test_one_more_seed_in_a_runs_folder_only_adds_to_cells(tmp_path: Path) -> None:
+    published(tmp_path, seeds=3)
+    before = publish.load(tmp_path / "out" / "records" / "small.jsonl")
+    for each in done(plan(tmp_path, 4)):
+        if each.seed == 3:
+            record.write(each, tmp_path / each.run_id, [])
+    assert sweep.main([*arguments(tmp_path, "--collate"), "--seeds", "4"]) == sweep.EXIT_DONE
+    after = publish.load(tmp_path / "out" / "records" / "small.jsonl")
+    assert set(before.slots) < set(after.slots) and {slot.seed for slot in after.slots} == {0, 1, 2, 3}
+    assert {run_id: after.records[run_id] for run_id in before.records} == before.records
+    cells = pd.read_csv(tmp_path / "out" / "tables" / "small.csv")
+    assert set(cells["n"]) == {4}
+    assert sweep.main(arguments(tmp_path, "--collate")) == sweep.EXIT_DONE, "and asked for fewer, none is lost"
+    assert publish.load(tmp_path / "out" / "records" / "small.jsonl") == after
+
+
+def test_names_of_an_older_version_are_refused_until_they_are_migrated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = published(tmp_path, seeds=2)
+    made, folder = plan(tmp_path, 2), tmp_path / "out" / "records"
+    names = {record.run_id: f"{record.run_id.rpartition('-')[0]}-{spec_hash(record.resolved)}" for record in done(made)}
+    text = (folder / "small.jsonl").read_text()
+    old = [replace(each, run_id=names[each.run_id], spec=each.resolved, defaults={}) for each in done(made)]
+    slots = tuple(replace(slot, run_id=names[slot.run_id]) for slot in made.slots[TABLE.name])
+    held = replace(publish.load(folder / "small.jsonl"), slots=slots, records={each.run_id: each for each in old})
+    publish.export(held, folder)
+    assert (folder / "small.jsonl").read_text() != text
+    assert sweep.main(arguments(tmp_path)) == sweep.EXIT_USAGE
+    assert "under the names of an older version" in capsys.readouterr().err
+    assert sweep.main(arguments(tmp_path, "--migrate")) == sweep.EXIT_DONE
+    assert files(tmp_path / "out") == before

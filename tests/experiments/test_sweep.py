@@ -162,18 +162,16 @@ def test_documents_without_scores_are_told_how_to_be_read(
     assert not idle and not run_folders(runs)
 
 
-def test_a_broken_tar_is_told_and_not_trained_on(
-    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+def test_a_broken_tar_is_told_before_anything_starts(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], idle: list[str]
 ) -> None:
     runs = with_corpus(tmp_path / "runs", corpus)
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "00000.tar").write_bytes(b"<html>404 Not Found</html>" * 40)
-    assert main(arguments(runs, "--set", f"data.mmc4_pair={broken}", "--only", "clip", "--launcher", "inline")) == 3
-    found = statuses(runs)
-    assert Status.DONE not in {status for name, status in found.items() if not name.startswith("text_lm")}
-    table = tables(runs)["small.md"].decode()
-    assert "bad_tar 1" in table, table
+    assert main(arguments(runs, "--set", f"data.mmc4_pair={broken}", "--only", "clip", "--launcher", "inline")) == 2
+    assert "none can be used (bad_tar 1" in capsys.readouterr().err
+    assert not idle and not run_folders(runs)
 
 
 def test_a_tar_with_a_damaged_end_is_used_up_to_there_and_counted(tmp_path: Path, corpus: Path) -> None:

@@ -21,6 +21,7 @@ from backbones.image_targets import CentroidCodes
 from backbones.lm import LanguageModel
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
+from data.images import ImageTransform
 from objectives.beit3 import BEiT3, allowed
 from objectives.functional import total
 from objectives.masking import MaskPlan, MaskRules, plan_masks
@@ -314,8 +315,9 @@ def test_every_target_trains_everything(vision: VisionEncoder, language: Languag
 
 def test_targets_come_from_unnormalised_pixels(beit3: BEiT3) -> None:
     images = torch.rand(4, 3, 32, 32)
-    mean, std = (torch.tensor(each)[:, None, None] for each in (beit3.config.image_mean, beit3.config.image_std))
-    torch.testing.assert_close(beit3.pixels((images - mean) / std), images)
+    bytes_of = (images * 255).round().byte().permute(0, 2, 3, 1)
+    normalised = ImageTransform(32).normalise(bytes_of)  # what the loader gives
+    torch.testing.assert_close(beit3.pixels(normalised), bytes_of.permute(0, 3, 1, 2) / 255)
 
 
 def test_watch_compares_accuracy_with_the_most_frequent_code(beit3: BEiT3) -> None:

@@ -251,6 +251,15 @@ def test_local_negatives_are_global_ones_on_one_rank() -> None:
     assert torch.equal(blip2(batch).terms["match"].sum, local(batch).terms["match"].sum)
 
 
+def test_negatives_are_drawn_by_what_is_contrasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    blip2, seen = build("blip2", image_pool="mean"), []
+    batch = batch_for(blip2, pairs(4))
+    drawn_by = blip2.negatives
+    monkeypatch.setattr(blip2, "negatives", lambda of, v, t: seen.append(v) or drawn_by(of, v, t))
+    blip2(batch)
+    torch.testing.assert_close(seen[0], blip2.connector(blip2.encode(batch.images)).tokens.mean(dim=1))
+
+
 def test_hardness_scales_the_similarities_of_the_draw() -> None:
     docs, even, hard = pairs(8), build("blip2", hardness=0.0), build("blip2", hardness=3.0)
     v, t = torch.eye(8, 128), torch.eye(8, 128).roll(1, dims=0)  # caption i looks like image i - 1

@@ -111,6 +111,42 @@ def test_empty_caption_is_neither_positive_nor_negative() -> None:
     torch.testing.assert_close(total(with_empty), total(without), atol=1e-5, rtol=0)
 
 
+def test_an_image_can_be_contrasted_by_the_mean_of_its_tokens() -> None:
+    attention, mean = build("clip"), build("clip", image_pool="mean")
+    share_weights(attention, mean)
+    batch = batch_for(mean, pairs(5))
+    assert total(mean(batch)) != total(attention(batch))
+    attention.connector.to_query.weight.data.zero_()  # its pool attends evenly: one head's mean of values is Z's mean
+    torch.testing.assert_close(total(mean(batch)), total(attention(batch)), atol=1e-5, rtol=0)
+    grads = gradients(mean, total(mean(batch)))
+    assert norm(grads, "connector.query", "connector.to_query", "connector.to_key") == 0
+    assert norm(grads, "connector.to_tokens") > 0
+
+
+def test_targets_of_the_contrast_can_be_smoothed() -> None:
+    sharp, smooth = build("clip"), build("clip", label_smoothing=0.1)
+    share_weights(sharp, smooth)
+    batch = batch_for(sharp, pairs(5))
+    v = F.normalize(sharp.pool(sharp.connector(sharp.encode(batch.images))), dim=-1)
+    logits = sharp.temperature.scale() * v @ F.normalize(sharp.context(batch), dim=-1).T
+    expected = sum(F.cross_entropy(x, torch.arange(5), label_smoothing=0.1) for x in (logits, logits.T)) / 2
+    torch.testing.assert_close(total(smooth(batch)), expected)
+    with pytest.raises(ValueError, match=r"in \[0, 1\), got 1.0"):
+        build("clip", label_smoothing=1.0)
+    with pytest.raises(ValueError, match="label_smoothing=0.1.*mask_same_caption"):
+        build("clip", label_smoothing=0.1, mask_same_caption=True)
+
+
+def test_twin_captions_can_be_masked() -> None:
+    plain, masked = build("clip"), build("clip", mask_same_caption=True)
+    share_weights(plain, masked)
+    docs = [Doc("one", (IMAGE, (5, 6))), Doc("two", (IMAGE, (5, 6))), Doc("three", (IMAGE, (7, 8)))]
+    batch = batch_for(plain, docs)
+    assert total(masked(batch)) < total(plain(batch))
+    assert total(masked(batch_for(masked, docs[:2]))) == 0  # only twins: nothing to be told from
+    assert masked(batch).watch["same_caption"].item() == pytest.approx(2 / 6)
+
+
 def test_twin_captions_stay_negatives_and_their_share_is_watched() -> None:
     clip = build("clip")
     docs = [Doc("one", (IMAGE, (5, 6))), Doc("two", (IMAGE, (5, 6))), Doc("three", (IMAGE, (7, 8)))]

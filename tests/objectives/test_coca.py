@@ -93,6 +93,23 @@ def test_the_second_pass_written_out() -> None:
         torch.testing.assert_close(alone.sum, by_hand, atol=1e-4, rtol=0)
 
 
+def test_smoothing_and_pooling_are_those_of_the_config() -> None:
+    plain, other = build("coca"), build("coca", label_smoothing=0.1, image_pool="mean")
+    share_weights(plain, other)
+    batch = batch_for(plain, pairs(4))
+    logits, rows = caption_logits(plain, batch), batch[Layout.IMAGE_FIRST]
+    wanted = (rows.token_type == TokenType.TEXT) | (rows.token_type == TokenType.EOS)
+    log_p = logits[:, :-1][wanted[:, 1:]].log_softmax(dim=-1)
+    of_target = log_p.gather(1, rows.input_ids[wanted][:, None])[:, 0]
+    expected = -(0.9 * of_target + 0.1 * log_p.mean(dim=-1)).sum()
+    found = other(batch)
+    torch.testing.assert_close(found.terms["caption"].sum, expected)
+    torch.testing.assert_close(found.watch["text_nll"], plain(batch).watch["text_nll"])  # never smoothed
+    clip = build("clip", label_smoothing=0.1, image_pool="mean")
+    clip.load_state_dict({name: value for name, value in plain.state_dict().items() if name in clip.state_dict()})
+    assert torch.equal(found.terms["contrast"].sum, clip(batch).terms["contrast"].sum)
+
+
 def test_inv_coca_3_loss_at_init() -> None:
     coca = build("coca")
     losses = coca(batch_for(coca, pairs(64)))

@@ -192,6 +192,16 @@ def test_sum_over_dimensions_is_the_width_times_the_mean(vision: VisionEncoder, 
     torch.testing.assert_close(total_(of).terms["regress"].sum, mean(of).terms["regress"].sum * language.width)
 
 
+def test_the_gradient_can_flow_into_what_is_regressed(vision: VisionEncoder, language: LanguageModel) -> None:
+    of, found = batch([Doc("i", (IMAGE,))], Emu.layouts, 1), {}
+    for choice in ("stopped", "flows"):
+        emu = build(vision, language, target_gradient=choice, queries=1)
+        term = emu(of).terms["regress"]
+        grads = torch.autograd.grad(term.sum, list(emu.vision.parameters()), allow_unused=True)
+        found[choice] = any(grad is not None and bool((grad != 0).any()) for grad in grads)
+    assert found == {"stopped": False, "flows": True}  # of one slot the embedding is a target and nothing else
+
+
 def test_closing_marker_can_be_regressed_as_well(vision: VisionEncoder, language: LanguageModel) -> None:
     emu = build(vision, language, regressed="slots_and_eoi")
     of = make(documents())

@@ -115,6 +115,21 @@ def test_states_are_those_of_its_equations_written_out(flamingo: Flamingo) -> No
         torch.testing.assert_close(hidden[row, :length], expected, atol=1e-5, rtol=0)
 
 
+def test_every_so_many_layers_read_images(vision: VisionEncoder, language: LanguageModel) -> None:
+    config = replace(at_tiny("objectives", Flamingo), cross_attention_every=2)
+    flamingo, of, called = Flamingo(config, vision, language, SPECIAL), make(documents()), []
+    (only,) = flamingo.cross_attention  # of three layers the second
+    only.register_forward_pre_hook(lambda module, inputs: called.append(inputs[0]))
+    language.decoder.layers[0].register_forward_hook(lambda module, inputs, output: called.append(output))
+    watch = flamingo(of).watch
+    assert [name for name in watch if "gate" in name] == ["attention_gate_01", "feed_forward_gate_01"]
+    first_layer, second_reads = called
+    assert torch.equal(first_layer[0] if isinstance(first_layer, tuple) else first_layer, second_reads)
+    for every, named in ((0, "at least 1; got 0"), (4, "more than the 3 layers")):
+        with pytest.raises(ValueError, match=named):
+            Flamingo(replace(config, cross_attention_every=every), vision, language, SPECIAL)
+
+
 def test_text_reads_images_of_its_own_document_only(vision: VisionEncoder, language: LanguageModel) -> None:
     flamingo = Flamingo(
         replace(at_tiny("objectives", Flamingo), text_targets="after_first_image"), vision, language, SPECIAL

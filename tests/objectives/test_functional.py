@@ -82,6 +82,20 @@ def test_info_nce_skips_rivals_of_the_same_group() -> None:
     assert everyone.sum.item() == 0
 
 
+def test_info_nce_spreads_a_share_of_each_target_over_all_pairs() -> None:
+    v, t = features(6)
+    term, watch = info_nce(v, t, SCALE, smoothing=0.3)
+    u, w = F.normalize(v.detach().double(), dim=-1), F.normalize(t.detach().double(), dim=-1)
+    by_hand = 0.0
+    for a, b in ((u, w), (w, u)):
+        for i in range(6):
+            log_p = (SCALE.double() * (a[i] @ b.T)).log_softmax(dim=0)
+            by_hand -= float(0.7 * log_p[i] + 0.3 * log_p.mean()) / 2
+    assert term.sum.item() == pytest.approx(by_hand, rel=1e-5)
+    plain = info_nce(v, t, SCALE)[1]["con_bound"].item()
+    assert watch["con_bound"].item() == pytest.approx(plain, rel=1e-5)  # a bound on information is never smoothed
+
+
 def test_info_nce_closed_forms() -> None:  # INV-CLIP-2
     eye = torch.eye(8, 16)
     term, watch = info_nce(eye, eye, torch.tensor(100.0))
@@ -155,6 +169,17 @@ def test_next_token_equals_the_loop(layout: Layout, targets: frozenset[TokenType
     assert loss.text_nll().item() == pytest.approx(sum(text) / max(len(text), 1), rel=1e-5)
 
 
+def test_smoothed_targets_change_what_is_trained_and_not_what_is_watched() -> None:
+    rows = batch(documents(), [Layout.INTERLEAVED], slots=3)[Layout.INTERLEAVED]
+    hidden, head = torch.randn(*rows.input_ids.shape, 8), torch.randn(VOCABULARY, 8)
+    plain, smoothed = (token_nll(hidden, rows, lambda y: y @ head.T, TEXT_TARGETS, smoothing=s) for s in (0.0, 0.2))
+    assert torch.equal(plain.loss, plain.nll) and torch.equal(plain.nll, smoothed.nll)
+    assert torch.equal(plain.text_nll(), smoothed.text_nll())
+    targets = ((rows.token_type == TokenType.TEXT) | (rows.token_type == TokenType.EOS)).nonzero().tolist()
+    everywhere = torch.stack([-(head @ hidden[b, q - 1]).log_softmax(dim=0).mean() for b, q in targets])
+    torch.testing.assert_close(smoothed.term().sum, (0.8 * plain.nll + 0.2 * everywhere).sum())
+
+
 def test_extra_mask_restricts_targets_by_their_own_position() -> None:
     rows = batch(documents(), [Layout.INTERLEAVED], slots=2)[Layout.INTERLEAVED]
     extra = torch.rand(rows.input_ids.shape) < 0.5
@@ -221,7 +246,7 @@ def test_matching_loss_equals_the_loop() -> None:
     assert (term.sum.item(), term.count.item()) == (pytest.approx(expected, rel=1e-5), 6)
 
 
-def test_regression_loss_is_a_mean_over_width_and_leaves_its_target_alone() -> None:
+def test_regression_loss_is_a_mean_over_width() -> None:
     prediction, target = torch.randn(5, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     term = regression_loss(prediction, target)
     expected = sum(
@@ -230,8 +255,8 @@ def test_regression_loss_is_a_mean_over_width_and_leaves_its_target_alone() -> N
     )
     assert (term.sum.item(), term.count.item()) == (pytest.approx(expected, rel=1e-5), 5)
     term.sum.backward()
-    assert target.grad is None
     torch.testing.assert_close(prediction.grad, 2 * (prediction - target).detach() / 4)
+    torch.testing.assert_close(target.grad, -prediction.grad)  # a target that is not to learn comes detached
 
 
 # Total

@@ -19,7 +19,7 @@ from helpers import (
     with_images,
 )
 from open_clip.loss import ClipLoss
-from slow import causally, slow_language
+from slow import causally, slow_language, slow_norm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -141,6 +141,29 @@ def test_inv_lcl_6_equals_open_clip_and_a_loop_over_targets() -> None:
         torch.testing.assert_close(grad, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_words_can_be_written_by_a_head_of_its_own() -> None:
+    tied, own = build("lcl"), build("lcl", head="own")
+    share_weights(tied, own)
+    assert set(own.state_dict()) - set(tied.state_dict()) == {
+        "own_head.0.weight", "own_head.0.bias", "own_head.1.weight",
+    }  # fmt: skip
+    assert own.own_head[1].weight.shape == (VOCABULARY, 128)
+    torch.nn.init.normal_(own.own_head[0].weight)
+    batch = batch_for(own, documents())
+    rows, hidden = batch[INTERLEAVED], states(own, batch)[0]
+    norm_of, linear = own.own_head
+    log_p = (slow_norm(norm_of, hidden) @ linear.weight.T).log_softmax(dim=-1)
+    opened = torch.zeros_like(rows.attn_mask)
+    opened[rows.img_row, rows.img_boi] = rows.img_has_ctx
+    wanted = (rows.token_type == TokenType.TEXT) | (rows.token_type == TokenType.EOS) | opened
+    by_hand = -sum(log_p[b, q - 1, rows.input_ids[b, q]] for b, q in wanted.nonzero().tolist())
+    term = own(batch).terms["generate"]
+    torch.testing.assert_close(term.sum, by_hand)
+    assert torch.equal(own(batch).terms["contrast"].sum, tied(batch).terms["contrast"].sum)
+    grads = gradients(own, term.sum)
+    assert norm(grads, "own_head.") > 0
+
+
 def test_inv_lcl_7_image_first_documents_change_generation_only() -> None:
     lcl = build("lcl")
     more = [*documents(), *pairs(3)]
@@ -177,11 +200,13 @@ def test_states_are_those_of_the_language_model_written_out() -> None:
     lcl, docs = build("lcl"), documents()[:2]
     batch = batch_for(lcl, docs)
     tokens = lcl.connector(lcl.encode(batch.images)).tokens
-    hidden, words, image = states(lcl, batch)[0], lcl.language.decoder.embed_tokens.weight, 0
+    hidden, _, context = states(lcl, batch)
+    words, image = lcl.language.decoder.embed_tokens.weight, 0
     for row, doc in enumerate(docs):
-        parts = [words[[SPECIAL.bos]]]
+        parts, opened = [words[[SPECIAL.bos]]], []
         for segment in doc.segments:
             if segment is IMAGE:
+                opened.append((image, sum(map(len, parts))))
                 parts += [words[[SPECIAL.boi]], tokens[image], words[[SPECIAL.eoi]]]
                 image += 1
             else:
@@ -189,6 +214,9 @@ def test_states_are_those_of_the_language_model_written_out() -> None:
         x = torch.cat([*parts, words[[SPECIAL.eos]]])
         expected = slow_language(lcl.language, x, range(len(x)), causally)
         torch.testing.assert_close(hidden[row, : len(x)], expected, atol=1e-5, rtol=0)
+        for number, boi in opened:
+            read = lcl.readout.proj.weight @ slow_norm(lcl.readout.norm, expected[boi])
+            torch.testing.assert_close(context[number], read, atol=1e-5, rtol=0)
 
 
 def test_inv_lcl_10_uniform_attention_pools_the_mean_token() -> None:

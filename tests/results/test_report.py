@@ -142,12 +142,14 @@ def test_documents_and_pairs_stand_in_columns_of_their_own() -> None:
     made = publication(FULL)
     slot = next(each for each in made.slots if (each.row, each.stage) == ("CLIP", "pretrain"))
     pairs = make_record({**pretrain_spec("clip", 0), "data": {"name": "mmc4-pair", "text_len": 80}}, {})
-    pairs = replace(pairs, coverage={"documents": 1000, "images": 1000, "skipped": 0})
+    pairs = replace(pairs, coverage={"documents": 1000, "images": 1000, "skipped": 0, "not_chosen": 70})
     slots = (replace(slot, run_id=pairs.run_id), *(each for each in made.slots if each.row != "CLIP"))
     cost = section(render(TABLE, replace(made, slots=slots, records={**made.records, pairs.run_id: pairs})), COST)
     documents, pairs_read = row(cost, "method").index("documents read"), row(cost, "method").index("pairs read")
     assert (row(cost, "CLIP")[documents], row(cost, "CLIP")[pairs_read]) == ("–", "1,000")
     assert (row(cost, "LCL")[documents], row(cost, "LCL")[pairs_read]) == ("400", "–")
+    skipped = row(cost, "method").index("skipped, and causes met")
+    assert row(cost, "CLIP")[skipped] == "0; not chosen 70" and "not chosen" not in row(cost, "LCL")[skipped]
 
 
 def test_collapse_is_shown_and_what_is_not_measured_is_a_dash() -> None:
@@ -174,13 +176,13 @@ def test_the_recipe_section_is_the_difference_of_the_specs() -> None:
     made = publication(FULL)
     references = {
         "CLIP": {"pretrain": pretrain_spec("clip", 0, images=2_048_000_000)},
-        "Emu": {"pretrain": pretrain_spec("emu", 0, images=2_048_000_000, extra="x")},
+        "Emu": {"pretrain": pretrain_spec("emu", 0, images=2_048_000_000, optim={"lr": 0.5})},
         "LCL": {"pretrain": pretrain_spec("lcl", 7, images=2_048_000_000, inputs={"corpus": "elsewhere"})},
     }
     made = replace(made, references=references, stated={"pretrain": ("images",), "classify": ("extra",)})
     assert changed(made) == [
         "- pretrain, stated in the paper: images 2,048,000,000 → 1,000",
-        "- pretrain, the suite's choice: extra x → – (Emu)",
+        "- pretrain, the suite's choice: optim.lr 0.5 → 0.001 (Emu)",
     ]
 
 
@@ -189,6 +191,7 @@ def test_sizes_are_one_line_and_options_of_an_objective_stand_under_its_name() -
     large = {"name": "large", "vision": {"width": 99, "depth": 2}}
     lcl = {"name": "lcl", "config": {"weight": 0.1, "other": 2}}
     specs = {"clip": pretrain_spec("clip", 0, model=small), "lcl": pretrain_spec("lcl", 0, model=small)}
+    specs["lcl"]["objective"]["config"]["other"] = 3
     runs = {name: make_record(spec, {}) for name, spec in specs.items()}
     made = publication({"CLIP": [1.0], "LCL": [2.0]})
     slots = tuple(replace(s, run_id=runs[s.row.lower()].run_id) for s in made.slots if s.stage == "pretrain")
@@ -200,7 +203,7 @@ def test_sizes_are_one_line_and_options_of_an_objective_stand_under_its_name() -
     assert changed(replace(made, stated={"pretrain": ("objectives.lcl.weight",)})) == [
         "- sizes of the backbones: large → small, 2 settings below model (`backbones/sizes.py`)",
         "- pretrain, stated in the paper: objectives.lcl.weight 0.1 → 1",
-        "- pretrain, the suite's choice: objectives.lcl.other 2 → –",
+        "- pretrain, the suite's choice: objectives.lcl.other 2 → 3",
     ]
 
 

@@ -20,7 +20,7 @@ NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 HOW_TO_GET_IT = "SLURM is not installed; on Debian: apt-get install slurm-wlm munge"
 PATH = f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
 NODES = 3
-CPUS = 2  # of a node, whatever the host has
+CPUS = 1  # of a node, whatever the host has
 
 CONFIG = """\
 ClusterName=test
@@ -38,7 +38,7 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
-SlurmctldParameters={controller}
+{controller}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -81,7 +81,7 @@ class Cluster:
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         text = CONFIG.format(
             host=host, ports=ports, user=user, folder=folder, max_array=max_array,
-            controller=controller, nodes=nodes,
+            controller=f"SlurmctldParameters={controller}" if controller else "", nodes=nodes,
         )  # fmt: skip
         (folder / "slurm.conf").write_text(text)
 
@@ -131,11 +131,11 @@ class Cluster:
 
     def stop(self) -> None:
         """End every job and daemon of this cluster."""
-        for job in self.queue():
-            self.run("scancel", "--signal=KILL", "--full", job)
-            self.run("scancel", job)
+        if jobs := list(self.queue()):
+            self.run("scancel", *jobs)
+            self.run("scancel", "--signal=KILL", "--full", *jobs)
         with contextlib.suppress(RuntimeError):
-            self._wait(lambda: not self.queue(), "scancel")
+            self._wait(lambda: not self.queue(), "scancel", seconds=20)
         for process in self.daemons.values():
             process.send_signal(signal.SIGTERM)
         for process in self.daemons.values():

@@ -1,0 +1,67 @@
+"""The source a run began with: one that goes on, or starts some time after it was submitted, must have the same.
+
+Code is imported when a job starts, not when it is submitted, so an edit in between would change results silently, and a
+checkpoint continued by other code belongs to no version at all. Packages that decide a result count; documents, tests,
+planning, launching and reports do not.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import objectives
+from results.record import write_atomic
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("backbones", "data", "objectives", "transfer", "experiments/running")
+FILE = "source.json"
+
+
+class SourceChanged(ValueError):
+    """The packages that decide a result are not those the run began with."""
+
+
+def pin(folder: Path) -> None:
+    """Write down that a run begins with the source there is now, unless it has begun: a checkpoint is there."""
+    if not (folder / "checkpoint").exists():
+        write_atomic(folder / FILE, json.dumps(digests(), indent=1) + "\n")
+
+
+def check(folder: Path) -> None:
+    """Raises SourceChanged naming every file that differs from what was pinned."""
+    try:
+        before = json.loads((folder / FILE).read_text())
+    except FileNotFoundError:
+        return  # nothing was promised
+    now = digests()
+    added, gone = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
+    changed = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])
+    words = [f"{what} {', '.join(names)}" for what, names in zip(_WORDS, (changed, added, gone), strict=True) if names]
+    if words:
+        raise SourceChanged(
+            f"the source has changed since this run began: {'; '.join(words)}; put it back, "
+            f"or remove {folder / 'checkpoint'} and start the sweep again to train it anew"
+        )
+
+
+_WORDS = ("changed", "new", "gone")
+
+
+@cache
+def digests() -> Mapping[str, str]:
+    """A fingerprint of every file that decides a result, as this process first found them, by path."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            found[path.relative_to(ROOT).as_posix()] = _digest(path)
+    for folder in map(Path, objectives.__path__):  # those of --objectives
+        for path in sorted(folder.glob("*.py")):
+            if not path.is_relative_to(ROOT):
+                found[path.as_posix()] = _digest(path)
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,180 @@
+"""A sweep on a real SLURM gives the table that it gives without one, whatever the cluster does meanwhile."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from slurm_helpers import ROWS, Sweep
+from sweep_helpers import wait_for
+
+from experiments.running import attempts
+from results.schema import Status
+
+On = Callable[..., Sweep]
+
+
+def test_the_table_is_that_of_the_inline_launcher(on: On, reference: Sweep) -> None:
+    """In arrays of at most three tasks; and the command given again while it runs submits nothing."""
+    sweep = on(max_array=3)
+    assert "13 runs submitted" in sweep.submit(rows=ROWS)
+    sweep.training("pretrain-clip")
+    assert "nothing submitted" in sweep.submit(rows=ROWS)
+    sweep.over()
+    assert sweep.tables() == reference.tables()
+    jobs = {}
+    for folder in sweep.runs.glob("*/spec.json"):
+        (only,) = attempts.every(folder.parent)
+        assert only.ended == "done"
+        jobs[folder.parent.name] = only.job.partition("_")[0]
+    assert len(set(jobs.values())) == 2 + 3  # four runs that need none are two arrays of at most three
+    done = sweep.call("status", "table1", "--runs", str(sweep.runs))
+    assert "13 runs: 13 done" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("number", ["USR2", "TERM"])
+def test_a_signal_saves_and_requeues_and_the_result_is_the_same(on: On, reference: Sweep, number: str) -> None:
+    sweep = on()
+    sweep.submit()
+    first = sweep.training("pretrain-clip")
+    for _ in range(2):  # the second changes nothing
+        sweep.cluster.run("scancel", f"--signal={number}", first.job)
+        time.sleep(0.02)
+    sweep.done("pretrain-clip")
+    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+    stopped, done = sweep.attempts("pretrain-clip")
+    assert (stopped.ended, done.ended) == ("stopped", "done") and f"SIG{number}" in stopped.reason
+    assert done.job == stopped.job and stopped.log.endswith("-r0.log") and done.log.endswith("-r1.log")
+
+
+@pytest.mark.parametrize("controller", ["preempt_send_user_signal", ""])
+def test_a_preempted_run_goes_on_afterwards(on: On, reference: Sweep, controller: str) -> None:
+    """With the parameter a preempted job gets SIGUSR2, without it SIGTERM."""
+    sweep = on(controller=controller)
+    sweep.submit()
+    sweep.training("pretrain-clip")
+    urgent = ["sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 3"]
+    assert sweep.cluster.run(*urgent)
+    sweep.done("pretrain-clip")
+    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+    stopped, done = sweep.attempts("pretrain-clip")
+    assert (stopped.ended, done.ended) == ("stopped", "done")
+    assert ("SIGUSR2" if controller else "SIGTERM") in stopped.reason
+
+
+def test_a_node_that_is_set_down_gives_its_runs_to_others(on: On, reference: Sweep) -> None:
+    sweep = on()
+    sweep.submit()
+    first = sweep.training("pretrain-clip")
+    node = sweep.cluster.run("squeue", "--noheader", f"--jobs={first.job}", "--format=%N").strip()
+    sweep.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    sweep.done("pretrain-clip")
+    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+    assert [each.job for each in sweep.attempts("pretrain-clip")] == [first.job] * 2
+
+
+def test_a_node_that_is_lost_and_still_works_keeps_its_run(on: On, reference: Sweep) -> None:
+    """slurmd dies, its step lives on; SLURM starts the run again elsewhere, which waits for the one that has it."""
+    sweep = on()
+    sweep.submit()
+    first = sweep.training("pretrain-clip")
+    node = sweep.cluster.run("squeue", "--noheader", f"--jobs={first.job}", "--format=%N").strip()
+    os.kill(first.pid, signal.SIGSTOP)  # so that it does not end before SLURM gives the node up
+    sweep.cluster.kill(node)
+    logs = sweep.folder("pretrain-clip") / "logs"
+    wait_for(lambda: any("waiting: " in path.read_text() for path in logs.glob("*-r1.log")), 90)
+    os.kill(first.pid, signal.SIGCONT)
+    sweep.done("pretrain-clip")
+    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+    assert sweep.attempts("pretrain-clip")[0].ended == "done"
+    assert all(each.seconds < 1 for each in sweep.attempts("pretrain-clip")[1:])
+
+
+def test_a_controller_that_restarts_is_waited_for(on: On) -> None:
+    sweep = on()
+    sweep.submit()
+    sweep.training("pretrain-clip")
+    sweep.cluster.kill("slurmctld")
+    sweep.cluster.start_controller()
+    assert "nothing submitted" in sweep.submit()
+    sweep.done("pretrain-clip")
+
+
+def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On, tmp_path: Path) -> None:
+    sweep = on()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "00000.tar").write_bytes(b"<html>404 Not Found</html>" * 40)
+    sweep.submit("--set", f"data.mmc4_pair={broken}", rows=("clip", "Random encoder"))
+    sweep.over()
+    found = sweep.statuses()
+    assert len(found) == 9
+    for name, status in found.items():
+        expected = Status.DONE if "clip" not in name else Status.FAILED if "pretrain" in name else Status.BLOCKED
+        assert status is expected, name
+    assert "bad_tar 1" in sweep.tables()["table1.md"].decode()
+    done = sweep.call("status", "table1", "--runs", str(sweep.runs))
+    assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
+
+
+def test_what_is_cancelled_says_so_and_goes_on_when_asked_again(on: On, reference: Sweep) -> None:
+    sweep = on()
+    sweep.submit()
+    first = sweep.training("pretrain-clip")
+    sweep.cluster.run("scancel", first.job)
+    sweep.over()
+    assert "stopped by SIGTERM after step" in sweep.reason("pretrain-clip")
+    assert sweep.statuses()[sweep.folder("transfer-classify-clip").name] is Status.BLOCKED
+    assert "stopped by SIGTERM after step" in sweep.tables()["table1.md"].decode()
+    assert "4 runs submitted" in sweep.submit()
+    sweep.over()
+    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+    assert set(sweep.statuses().values()) == {Status.DONE}
+
+
+def test_a_process_that_is_killed_is_a_reason_in_the_table(on: On) -> None:
+    sweep = on()
+    sweep.submit()
+    os.kill(sweep.training("pretrain-clip").pid, signal.SIGKILL)
+    sweep.over()
+    assert "ended without a record at step" in sweep.reason("pretrain-clip")
+    assert "ended without a record at step" in sweep.tables()["table1.md"].decode()
+
+
+def test_cancel_ends_what_the_sweep_started_and_nothing_else(on: On) -> None:
+    sweep = on()
+    (other,) = sweep.cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 300").split()
+    sweep.submit()
+    sweep.training("pretrain-clip")
+    done = sweep.call("cancel", "table1", "--runs", str(sweep.runs))
+    assert "6 jobs cancelled" in done.stdout, done.stderr
+    wait_for(lambda: list(sweep.cluster.queue()) == [other], 60)
+    assert [each.ended for each in sweep.attempts("pretrain-clip")] == ["stopped"]
+    assert not list(sweep.runs.glob("*/record.json"))
+
+
+FAILS_TWICE = """\
+#!/bin/sh
+# sbatch as it is on a bad day: it fails, then it works but its answer is lost, then it works
+n=$(cat {folder}/n 2>/dev/null || echo 0); echo $((n + 1)) > {folder}/n
+if [ $n -eq 0 ]; then echo "sbatch: error: Unable to contact slurm controller" >&2; exit 1; fi
+if [ $n -eq 1 ]; then {sbatch} "$@" > /dev/null; echo "sbatch: error: Socket timed out" >&2; exit 1; fi
+exec {sbatch} "$@"
+"""
+
+
+def test_an_sbatch_that_fails_is_tried_again_and_nothing_is_submitted_twice(on: On, tmp_path: Path) -> None:
+    sweep = on()
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "sbatch").write_text(FAILS_TWICE.format(folder=folder, sbatch=shutil.which("sbatch")))
+    (folder / "sbatch").chmod(0o755)
+    said = sweep.submit(path=str(folder))
+    assert "Unable to contact slurm controller; trying again" in said and "5 runs submitted" in said
+    assert "Traceback" not in said
+    held = sweep.cluster.run("squeue", "--noheader", "--array", "--states=PENDING,RUNNING", "--format=%j %i")
+    names = [line.split()[0].rpartition("-")[0] for line in held.splitlines()]
+    assert sorted(names.count(name) for name in set(names)) == [1, 1, 1, 1, 2]

@@ -177,6 +177,11 @@ class Slot:
     problem: str = ""  # why the run cannot be started; said where there is no record
 
 
+def published_name(table: str, scale: str) -> str:
+    """What the files of a table at a scale are called, without suffix."""
+    return table if scale == EMBEDDED else f"{table}-{scale}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Publication:
     """Everything a printed table is made of: which run fills which slot, the runs, and the paper's recipe to compare.
@@ -198,7 +203,7 @@ class Publication:
     @property
     def name(self) -> str:
         """File name without suffix: "table1" at the embedded scale, "table1-base16" at another."""
-        return self.table if self.scale == EMBEDDED else f"{self.table}-{self.scale}"
+        return published_name(self.table, self.scale)
 
     def data_label(self, row: Row) -> str:
         """A row's corpus as printed."""

@@ -9,7 +9,7 @@ from experiments.planning.plan import Plan
 from experiments.planning.specs import PlannedRun, PretrainSpec
 from experiments.running.hardware import FP32_OVER_BF16
 from results import publish
-from results.schema import RunRecord, Status
+from results.schema import RunRecord, Status, published_name
 
 
 def forecast(
@@ -42,7 +42,7 @@ def forecast(
 
 def _committed(records: Path, plan: Plan, table: str) -> Sequence[tuple[tuple[str, str], list[RunRecord]]]:
     """Finished records of a committed table by row and stage."""
-    path = records / f"{plan.publication(table, ()).name}.jsonl"
+    path = records / f"{published_name(table, plan.scale.name)}.jsonl"
     if not path.exists():
         return []
     publication = publish.load(path)

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from data.errors import CorpusError
 from data.readers.index import list_shards
-from data.readers.laion import LaionCorpus, tar_paths
+from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import SHARD_NAME, Mmc4Corpus, shard_number
+from data.readers.mmc4_tars import Mmc4TarCorpus, holds_documents
+from data.readers.tars import tar_paths
 
 Format = Literal["laion", "mmc4"]
 
@@ -33,8 +35,8 @@ def open_corpus(
     cache: Path | None = None,
     processes: int = 1,
     shards: int | None = None,
-) -> LaionCorpus | Mmc4Corpus:
-    """Open a folder of LAION-style tar shards or of MMC4 documents.
+) -> LaionCorpus | Mmc4Corpus | Mmc4TarCorpus:
+    """Open a folder of LAION-style tar shards or of MMC4 documents, with their images beside or inside them.
 
     Args:
         folder: the shards; tars may lie one folder deeper.
@@ -47,19 +49,23 @@ def open_corpus(
     Raises:
         CorpusError: no such folder, nothing in it, another kind of data, or an option of the other format.
     """
-    form = detect(folder)
-    if form == "laion":
+    found = find_shards(folder)
+    paths, positions = _some(found.paths, shards)
+    listed = list_shards(folder, paths)
+    if found.form == "laion":
         if images is not None:
             raise CorpusError(f"{folder} holds tar shards, whose images are inside; drop images={images}")
-        tars, _ = _some(tar_paths(folder), shards)
-        return LaionCorpus(list_shards(folder, tars), caption_key=caption_key, cache=cache, processes=processes)
+        return LaionCorpus(listed, caption_key=caption_key, cache=cache, processes=processes)
     if caption_key is not None:
         raise CorpusError(f"{folder} holds MMC4 documents, which have sentences; drop caption_key={caption_key!r}")
+    if found.container == "tar":
+        if images is not None:
+            raise CorpusError(f"{folder} holds documents with their images inside; drop images={images}")
+        return Mmc4TarCorpus(listed, cache=cache, processes=processes)
     images = folder / "images" if images is None else images
     if not images.is_dir():
         raise CorpusError(f"{folder} holds MMC4 documents but {images} is no folder; pass the folder of the images")
-    paths, positions = _some(mmc4_shards(folder), shards)
-    return Mmc4Corpus(list_shards(folder, paths), images, positions=positions, cache=cache, processes=processes)
+    return Mmc4Corpus(listed, images, positions=positions, cache=cache, processes=processes)
 
 
 def _some(paths: Sequence[Path], most: int | None) -> tuple[list[Path], list[int]]:
@@ -69,8 +75,19 @@ def _some(paths: Sequence[Path], most: int | None) -> tuple[list[Path], list[int
     return [paths[place] for place in places], places
 
 
-def detect(folder: Path) -> Format:
-    """The format of the corpus in `folder`, from the files in it. Raises CorpusError as `open_corpus` does."""
+class Found(NamedTuple):
+    """The shards of a folder, in the order of the corpus, and what they hold."""
+
+    form: Format
+    container: Literal["tar", "jsonl"]
+    paths: list[Path]
+
+
+def find_shards(folder: Path) -> Found:
+    """What kind of corpus lies in `folder`, told from the files in it; at most one document is read.
+
+    Raises CorpusError as `open_corpus` does.
+    """
     if not folder.exists():
         raise CorpusError(f"{folder} does not exist; {EXPECTED}")
     if not folder.is_dir():
@@ -79,11 +96,17 @@ def detect(folder: Path) -> Format:
     tars = any(folder.glob("[!.]*.tar")) or (not documents and bool(tar_paths(folder)))
     if tars and documents:
         raise CorpusError(f"{folder} holds both tar shards and MMC4 shards; move one kind to a folder of its own")
-    if tars:
-        return "laion"
     if documents:
-        return "mmc4"
-    raise CorpusError(f"{folder} is no corpus: {_description(folder)}; {EXPECTED}")
+        return Found("mmc4", "jsonl", mmc4_shards(folder))
+    if not tars:
+        raise CorpusError(f"{folder} is no corpus: {_description(folder)}; {EXPECTED}")
+    paths = tar_paths(folder)
+    return Found("mmc4" if holds_documents(paths[0]) else "laion", "tar", paths)
+
+
+def detect(folder: Path) -> Format:
+    """The format of the corpus in `folder`. Raises CorpusError as `open_corpus` does."""
+    return find_shards(folder).form
 
 
 def mmc4_shards(folder: Path) -> list[Path]:

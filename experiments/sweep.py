@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.toyworld.spec import ToyworldSpec
-from experiments.configuration.config import RunConfig
+from experiments.configuration.config import Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, digests
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
@@ -25,11 +25,12 @@ from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan, listing
+from experiments.planning.price import committed, price
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
 from results import items, publish
 from results.record import load_all
-from results.schema import Publication, RunRecord, Status, Table
+from results.schema import Kind, Publication, RunRecord, Status, Table, published_name
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_STOPPED = 0, 1, 2, 3, 130
 
@@ -38,6 +39,7 @@ examples:
   python -m experiments.sweep table1                        the whole comparison on the embedded corpus
   python -m experiments.sweep table1 --dry-run              what would run, and what is there already
   python -m experiments.sweep table1 --seeds 3              mean and s.d. over three seeds
+  python -m experiments.sweep table1 --seeds 10-14          five seeds that no choice of the recipe has seen
   python -m experiments.sweep table1 --only clip --only lcl two rows
   python -m experiments.sweep table1 --set data.mmc4=DIR    on your own documents
   python -m experiments.sweep table6b --set pretrain.images=60000
@@ -58,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("tables", nargs="+", metavar="TABLE", help=f"one or more of {', '.join(TABLES)}")
     made.add_argument("--scale", default="tiny", help=f"{', '.join(SCALES)} (default: %(default)s, minutes on a CPU)")
-    made.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    made.add_argument("--seeds", default="1", help="N: seeds 0 to N-1; A-B: seeds A to B (default: %(default)s)")
     made.add_argument(
         "--only", action="append", default=[], metavar="ROW", help="objective or label of a row; repeatable"
     )
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--objectives", type=Path, metavar="DIR", help="a folder of further objectives, one file each")
     mode = made.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    mode.add_argument("--dry-run", action="store_true", help="print the plan and its price, and stop")
     mode.add_argument("--collate", action="store_true", help="only write the tables from the records there are")
     mode.add_argument(
         "--migrate", action="store_true", help="give finished runs the names of this version, and collate"
@@ -112,6 +114,7 @@ def _said(error: OSError, runs: Path) -> str:
 def sweep(options: argparse.Namespace) -> int:
     """Plan, run what is missing, collate."""
     _check(options)
+    seeds_asked = _seeds(options.seeds)
     scale = get_scale(options.scale)
     tables = [get_table(name) for name in options.tables]
     changes = parse(options.set)
@@ -124,17 +127,17 @@ def sweep(options: argparse.Namespace) -> int:
         tables, config = _given(tables, scale, changes, options)
     if options.launcher == "slurm":
         _check_precision(config)
-    config = preflight.with_precision(config)
+    published = _published(options.tables, options.scale, _out(options))
+    config = preflight.with_precision(config, _made_in(published) if options.collate or options.migrate else None)
     runs = options.runs.resolve()
     config, known = _with_embedded(config, runs, uses_it=scale.embedded)
     tables = [preflight.with_labels(table, config.data, known) for table in tables]
     plan_of = partial(build_plan, tables, scale=scale, config=config, catalogue=Suite(), digests=known)
-    plan = plan_of(range(options.seeds))
-    published = _published(plan, tables, _out(options))
+    plan = plan_of(seeds_asked)
     records, problems = load_all(runs)
     for problem in problems:
         print(f"warning: {problem.message}; it is left out", file=sys.stderr)
-    known_seeds = {*range(options.seeds), *(slot.seed for held in published.values() for slot in held.slots)}
+    known_seeds = {*seeds_asked, *(slot.seed for held in published.values() for slot in held.slots)}
     older = renamed(plan_of(sorted(known_seeds)).runs, [*records, *_records(published)])
     if older and not options.migrate:
         raise ConfigError(
@@ -143,6 +146,7 @@ def sweep(options: argparse.Namespace) -> int:
         )
     if options.dry_run:
         print(listing(plan, records))
+        print(price(plan, [*records, *_records(published)], committed(scale.name)))
         return EXIT_DONE
     place = Place(runs=runs, data=config.data)
     began = time.monotonic()
@@ -160,13 +164,13 @@ def sweep(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     print(_stages(plan, records, seconds))
     merged = _merged(records, published)
-    seeds = [*range(options.seeds), *_other_seeds(plan_of, range(options.seeds), published, merged)]
+    seeds = sorted([*seeds_asked, *_other_seeds(plan_of, seeds_asked, published, merged)])
     return _collate(plan_of(seeds), tables, merged, published, options)
 
 
 def _check(options: argparse.Namespace) -> None:
     """Raises ConfigError for what cannot work, before anything is loaded or written."""
-    for name, what in (("seeds", "seeds"), ("workers", "processes"), ("threads", "threads of a process")):
+    for name, what in (("workers", "processes"), ("threads", "threads of a process")):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is the number of {what}, at least 1, got {value}")
@@ -175,6 +179,17 @@ def _check(options: argparse.Namespace) -> None:
         file = next((each for each in (path, *path.absolute().parents) if each.is_file()), None) if path else None
         if file is not None:
             raise ConfigError(f"--{name} {path}: {file} is a file; a folder is needed, which need not exist yet")
+
+
+def _seeds(given: str) -> range:
+    """The seeds of "3", which are 0 to 2, or of "10-14". Raises ConfigError for anything else."""
+    first, dash, last = given.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise ConfigError(f"--seeds is a number of seeds or a range like 10-14, got {given!r}")
+    found = range(int(first), int(last) + 1) if dash else range(int(first))
+    if not found:
+        raise ConfigError(f"--seeds is the number of seeds, at least 1, or a range like 10-14, got {given!r}")
+    return found
 
 
 def _check_precision(config: RunConfig) -> None:
@@ -262,11 +277,17 @@ def _run(
     return get_launcher(options.launcher)(ordered(missing), machine)
 
 
-def _published(plan: Plan, tables: Sequence[Table], out: Path) -> Mapping[str, Publication]:
+def _published(tables: Sequence[str], scale: str, out: Path) -> Mapping[str, Publication]:
     """What the folder written to holds of these tables, by name. Raises RecordError where that cannot be read."""
-    names = [plan.publication(table.name, ()).name for table in tables]
+    names = [published_name(table, scale) for table in tables]
     paths = {name: out / "records" / f"{name}.jsonl" for name in names}
     return {name: publish.load(path) for name, path in paths.items() if path.exists()}
+
+
+def _made_in(published: Mapping[str, Publication]) -> Precision | None:
+    """The precision of all published runs: any machine can collate them, whatever it multiplies in itself."""
+    found = {record.resolved["precision"] for record in _records(published) if record.kind is Kind.TRANSFER}
+    return found.pop() if len(found) == 1 else None
 
 
 def _records(published: Mapping[str, Publication]) -> list[RunRecord]:

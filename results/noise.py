@@ -3,7 +3,8 @@
 A difference of means counts when it exceeds t √(s₁²/n₁ + s₂²/n₂): s the standard deviation over the n seeds of either
 row, t Student's 97.5 % point at the smaller n - 1 degrees of freedom, which is conservative where the s.d. differ. It
 is the 95 % interval of one comparison: not corrected for the number of comparisons, and blind to the finite test set
-that all seeds share.
+that all seeds share. It describes a page, whose rows may have different seeds; the paper's claims are decided by paired
+seeds in results/hypotheses.py.
 """
 
 import math
@@ -11,10 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from results.frame import mean_sd
-
-# 97.5 % points of Student's t for 1, 2, ... degrees of freedom; with more the last one is used, which errs towards
-# "undecided".
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+from results.stats import t_quantile
 
 
 class Standing(Enum):
@@ -29,7 +27,7 @@ def quantile(seeds: int) -> float:
     """t for a row of that many seeds, at least 2. Raises ValueError for fewer: one seed has no s.d."""
     if seeds < 2:
         raise ValueError(f"noise needs at least 2 seeds, got {seeds}")
-    return T95[min(seeds - 2, len(T95) - 1)]
+    return t_quantile(0.975, seeds - 1)
 
 
 def needed(a: Sequence[float], b: Sequence[float]) -> float | None:

@@ -15,54 +15,14 @@ from data.batch import Split
 from data.errors import CorpusError
 from data.readers.splits import Expected, checked, file_split
 
-IMAGE_SUFFIXES = frozenset((".jpeg", ".jpg", ".png", ".webp"))
 KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
-IMAGENET_TRAIN = Expected(images=1_281_167, classes=1000, first_class="n01440764", last_class="n15075141")
-IMAGENET_VAL = Expected(images=50_000, classes=1000, per_class=50, first_class="n01440764", last_class="n15075141")
 COCO_VAL = Expected(images=5000)
 COCO_TEST = Expected(images=5000, captions=25_010)
 FLICKR30K_TRAIN = Expected(images=29_000, captions=145_000)
 FLICKR30K_TEST = Expected(images=1000, captions=5000)
 NOCAPS_VAL = Expected(images=4500, captions=45_000)
-
-
-def imagenet(root: Path, split: str, expect: Expected | None = None) -> Split:
-    """A folder of classes: root/<split>/<class>/<image>, classes numbered in sorted order, images sorted by name.
-
-    Args:
-        root: the folder that holds `train` and `val`; when both are there, their classes must be the same.
-        split: "train" or "val".
-        expect: IMAGENET_TRAIN or IMAGENET_VAL for the real set.
-
-    Raises:
-        CorpusError: no such folder, images outside class folders, an empty class, files that are no images, other
-            classes in the other split, or counts that differ from `expect`.
-    """
-    if split not in ("train", "val"):
-        raise CorpusError(f"ImageNet-style folders have the splits 'train' and 'val', not {split!r}")
-    folder = root / split
-    classes = _class_names(folder)
-    other = root / {"train": "val", "val": "train"}[split]
-    if other.is_dir() and (others := _class_names(other)) != classes:
-        differing = sorted(set(classes) ^ set(others))
-        raise CorpusError(
-            f"{folder} has {len(classes)} classes and {other} has {len(others)}; first that is in one only: "
-            f"{differing[0]!r}. Class numbers would not agree; both need the same class folders"
-        )
-    items: list[tuple[str, int]] = []
-    for number, name in enumerate(classes):
-        files = sorted(path.name for path in (folder / name).iterdir() if not path.name.startswith("."))
-        strange = [file for file in files if PurePosixPath(file).suffix.lower() not in IMAGE_SUFFIXES]
-        if strange:
-            raise CorpusError(f"{folder / name / strange[0]} is not an image file; move it out of the class folder")
-        if not files:
-            raise CorpusError(f"{folder / name} holds no images; each class needs some")
-        items += [(f"{name}/{file}", number) for file in files]
-    labels = tuple(label for _, label in items)
-    made = file_split(f"imagenet/{split}", folder, [name for name, _ in items], labels=labels, classes=classes)
-    return checked(made, expect)
 
 
 def karpathy(json_path: Path, image_root: Path, split: str, expect: Expected | None = None) -> Split:
@@ -93,6 +53,53 @@ def karpathy(json_path: Path, image_root: Path, split: str, expect: Expected | N
         raise CorpusError(f"{json_path} has no images of split {split!r}; it has {_listed(held)}")
     dataset = content.get("dataset", json_path.stem)
     return checked(file_split(f"{dataset}/{split}", image_root, names, captions=captions), expect)
+
+
+def captioned(folder: Path, name: str, split: str) -> Split:
+    """A split of COCO or Flickr30k from its folder, by whichever of the usual lists lies there.
+
+        root/dataset_<name>.json                          Karpathy's, with all splits
+        root/<name>_karpathy_test.json, <name>_test.json  of BLIP and LAVIS, one split each
+        root/images/ or root/                             the pictures, under the paths in the list
+
+    Raises CorpusError as the readers of these lists do, and when there is none.
+    """
+    karpathys = folder / f"dataset_{name}.json"
+    if karpathys.is_file():
+        return karpathy(karpathys, folder / "images", split)
+    lists = [folder / f"{name}_karpathy_{split}.json", folder / f"{name}_{split}.json"]
+    for path in lists:
+        if path.is_file():
+            return blip(path, folder, f"{name}/{split}")
+    raise CorpusError(
+        f"{folder} holds none of {karpathys.name}, {lists[0].name} and {lists[1].name}; put one of them there, and the "
+        "images in images/"
+    )
+
+
+def blip(json_path: Path, folder: Path, name: str) -> Split:
+    """A list of BLIP or LAVIS: [{"image": "val2014/COCO_val2014_000000000001.jpg", "caption": ["...", ...]}, ...].
+
+    The first folder of each path may be missing on disk, as Flickr30k is unpacked with and without it.
+
+    Raises:
+        CorpusError: the file has another schema, or an image is missing.
+    """
+    content = _read_json(json_path, list)
+    captions: dict[str, list[str]] = {}
+    with _schema_of(json_path):
+        for entry in content:
+            said = entry["caption"]
+            if not isinstance(entry["image"], str):
+                raise TypeError(f"image is {entry['image']!r}")
+            captions.setdefault(entry["image"], []).extend([said] if isinstance(said, str) else said)
+    names = list(captions)
+    if not names:
+        raise CorpusError(f"{json_path} lists no images")
+    short = [each.partition("/")[2] or each for each in names]
+    places = [(folder / "images", names), (folder, names), (folder / "images", short), (folder, short)]
+    root, ids = next(((root, ids) for root, ids in places if (root / ids[0]).is_file()), places[0])
+    return file_split(name, root, ids, captions=[tuple(captions[each]) for each in names])
 
 
 def nocaps_file(folder: Path) -> Path:
@@ -134,27 +141,16 @@ def nocaps(json_path: Path, image_root: Path, expect: Expected | None = None) ->
     return checked(file_split("nocaps/val", image_root, names, captions=references), expect)
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise CorpusError(f"{folder} is not a folder; expected {folder.name}/<class>/<image>")
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    loose = [path for path in entries if not path.is_dir()]
-    if loose:
-        raise CorpusError(f"{loose[0]} lies outside the class folders; sort the images into {folder.name}/<class>/")
-    if not entries:
-        raise CorpusError(f"{folder} is empty; expected {folder.name}/<class>/<image>")
-    return tuple(path.name for path in entries)
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path, kind: type = dict) -> Any:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CorpusError(f"{path} holds {type(content).__name__}, expected an object with 'images'")
+    if not isinstance(content, kind):
+        expected = "an object with 'images'" if kind is dict else "a list"
+        raise CorpusError(f"{path} holds {type(content).__name__}, expected {expected}")
     return content
 
 

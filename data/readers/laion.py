@@ -9,7 +9,6 @@ keys, and no member is unpickled. A shard that was cut keeps the samples before 
 """
 
 import json
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ import numpy as np
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
-from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, typical_size
-from data.readers.zips import beside
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
+from data.readers.tars import declared_size, read_headers
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
 _FIELDS = ("image", "text", "json", "cls")
-_ROW = np.dtype(
+ROW = np.dtype(
     [*NOTE_FIELDS, ("fault", np.int8), ("suffix", np.int8)]
     + [(f"{kind}_{part}", np.int64) for kind in _FIELDS for part in ("start", "size")]
 )
@@ -63,15 +62,13 @@ class LaionCorpus:
         self.digest = digest_shards(shards)
         self.caption_key = caption_key
         self._shards = tuple(shards)
-        self._index = build_index(shards, _ROW, scan_tar, cache, processes)
+        self._index = build_index(shards, ROW, scan_tar, cache, processes)
         self.shard_sizes = self._index.shard_sizes
-        cut = set(self._index.rows["shard"][self._index.rows["fault"] == _CUT].tolist())
-        self._typical = typical_size(self.shard_sizes, [shard not in cut for shard in range(len(shards))])
 
     def __len__(self) -> int:
         return len(self._index.rows)
 
-    def __getitem__(self, index: int | np.integer) -> RawDocument | Bad:
+    def __getitem__(self, index: int) -> RawDocument | Bad:
         """The pair at `index`, its image still unread; Bad when caption, image or label cannot be used."""
         row = self._index.rows[index]
         shard = self._shards[row["shard"]]
@@ -97,16 +94,21 @@ class LaionCorpus:
         image = SpanBytes(shard.path, int(row["image_start"]), int(row["image_size"]))
         return self._document(doc_id, f"{key}.{IMAGE_SUFFIXES[row['suffix']]}", image, text, record, label)
 
+    @property
+    def window(self) -> int | None:
+        """How many shards are read together; None where any order is cheap."""
+        return window_of(len(self), len(self._shards))
+
     def lost_shards(self) -> list[Bad]:
         """Shards that are cut or cannot be read, each with what is lost with it."""
-        found = (self[index] for index in np.flatnonzero(self._index.rows["fault"] == _CUT))
+        found = (self[index] for index in self._index.lost)
         return [bad for bad in found if isinstance(bad, Bad)]
 
     def _cut(self, doc_id: str, number: int) -> Bad:
         """What is lost with a shard that is cut or damaged: what is said of it beside it, else as other shards hold."""
         shard, kept = self._shards[number], self.shard_sizes[number] - 1
         said = declared_size(shard.path)
-        held = self._typical if said is None else said
+        held = self._index.typical if said is None else said
         why = f"{shard.name} is cut or damaged here; samples before this one are used"
         if held is None:
             return Bad(doc_id, Cause.BAD_TAR, f"{why}; nothing says how many it held")
@@ -162,7 +164,7 @@ def scan_tar(path: Path) -> Scan:
     samples: list[tuple[str, Members]] = []
     seen: dict[str, set[str]] = {}
     dotted: dict[tuple[str, str], set[str]] = {}  # (key by the first dot, name before the last one) -> kinds
-    members, broken_key, whole = _read_headers(path)
+    members, broken_key, whole = read_headers(path)
     for key, suffix, start, size in members:
         rest, _, last_suffix = suffix.rpartition(".")
         if rest:
@@ -189,61 +191,6 @@ def _is_sample(kinds: set[str], beside_image: bool) -> bool:
     return {"image", "text"} <= kinds if beside_image else not kinds.isdisjoint(("image", "text"))
 
 
-def _read_headers(path: Path) -> tuple[list[tuple[str, str, int, int]], str | None, bool]:
-    """(key, suffix, first byte, size) of each whole regular member; the key of a cut member; is the archive whole?"""
-    members: list[tuple[str, str, int, int]] = []
-    end = path.stat().st_size
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            while (info := tar.next()) is not None:
-                key, suffix = split_name(info.name)
-                if info.size < 0 or info.offset_data + info.size > end:
-                    return members, key, False
-                if key and info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
-                    members.append((key, suffix, info.offset_data, info.size))
-            file.seek(tar.offset)  # tarfile stops silently at a damaged header; a whole archive has a zero block here
-            return members, None, file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (tarfile.TarError, OSError, ValueError, EOFError):  # what tarfile raises on damaged archives
-        return members, None, False
-
-
-def tar_paths(folder: Path) -> list[Path]:
-    """The tars of a folder, or of the folders in it where it has none itself; hidden files are none."""
-    for pattern in ("*.tar", "*/*.tar"):
-        if found := sorted(path for path in folder.glob(pattern) if not beside(path.relative_to(folder).as_posix())):
-            return found
-    return []
-
-
-def declared_size(path: Path) -> int | None:
-    """How many samples a file beside a tar says it holds: img2dataset's 00000_stats.json, open_clip's sizes.json."""
-    for name, find in (
-        (path.with_name(f"{path.stem}_stats.json"), lambda held: held["successes"]),
-        (path.with_name("sizes.json"), lambda held: held[path.name]),
-    ):
-        try:
-            size = find(json.loads(name.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue  # not there, or not what it is named like: then it says nothing
-        if type(size) is int and size >= 0:
-            return size
-    return None
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """webdataset's rule: the key ends at the first dot of the last path part.
-
-    ("", "") for names without a dot and for dot files, which macOS adds beside every member of an archive.
-    """
-    folder, _, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    if not stem or not dot:
-        return "", ""
-    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
-
-
 def _partial_sample(samples: list[tuple[str, Members]], broken_key: str | None) -> str:
     """Take the incomplete last sample of a cut archive out of `samples` and name it; "end" when the cut fell between.
 
@@ -268,7 +215,7 @@ def _kinds(members: Members) -> set[str]:
 
 def _scan(samples: list[tuple[str, Members]], dotted: list[str], cut: str | None) -> Scan:
     samples = [(key, members) for key, members in samples if _kinds(members)]
-    rows = np.zeros(len(samples) + len(dotted) + (cut is not None), _ROW)
+    rows = np.zeros(len(samples) + len(dotted) + (cut is not None), ROW)
     for kind in _FIELDS:
         rows[f"{kind}_size"] = -1
     notes: list[bytes] = []
@@ -290,4 +237,4 @@ def _scan(samples: list[tuple[str, Members]], dotted: list[str], cut: str | None
         notes.append(cut.encode("utf-8", "replace"))
     rows["note_size"] = [len(note) for note in notes]
     rows["note_start"] = np.cumsum(rows["note_size"]) - rows["note_size"]
-    return Scan(rows, b"".join(notes))
+    return Scan(rows, b"".join(notes), cut is None)

@@ -1,7 +1,7 @@
 """MMC4 documents: JSON lines and loose images (fields of the allenai/mmc4 README).
 
     root/docs_shard_12_v2.jsonl.zip  or  docs_shard_12.jsonl, docs_shard_12_v3.jsonl, docs_no_face_shard_12_v2.jsonl.zip
-    root/images/<image_name>         or  images/<k>/<image_name>, k the shard number or the shard's place in a list
+    root/images/                     the pictures, loose or in tars (mmc4_images.py)
 
 Every image and sentence is kept; thresholds, choice and placement belong to sampling. Names inside the JSON are not
 trusted, zip members are capped in size and ratio, a broken line costs that line only, and a shard that cannot be read
@@ -9,35 +9,25 @@ counts for as many documents as a shard usually holds.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from data.document import Bad, Cause, RawDocument
 from data.errors import CorpusError
-from data.files import FileBytes, read_span
-from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, typical_size
+from data.files import read_span
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
+from data.readers.mmc4_images import find_images
 from data.readers.mmc4_record import image_name, parse_line, read_document
-from data.readers.zips import Unusable, unzip
+from data.readers.zips import UNPACKED_BYTES, Unusable, read_zip, unzip
 
 SHARD_NAME = re.compile(r"docs_(?:no_face_)?shard_(\d+)(?:_v\d+)?\.jsonl(?:\.zip)?")
-# Numbers that were never published: a downloader's list position is the number less those missing below it.
-NEVER_PUBLISHED = (3218, 3267, 5064, 5146, 7119, 8991, 9750, 11899, 15127, 15252, 16996, 17369, 17499, 17818)
 PROBED_NAMES = 1000
-MIN_HIT_RATE = 0.01
-
 _ROW = np.dtype([*NOTE_FIELDS, ("line", np.int32), ("start", np.int64), ("size", np.int64)])
-
-
-class ImageLayout(NamedTuple):
-    """Where the images of each shard lie, and how many of the probed names were found there."""
-
-    name: str
-    folders: tuple[Path, ...]  # per shard
-    hit_rate: float
 
 
 class Mmc4Corpus:
@@ -59,7 +49,7 @@ class Mmc4Corpus:
 
         Args:
             shards: the jsonl or zip files, see `data.corpora.mmc4_shards`.
-            images: the image folder, in any of the three layouts.
+            images: the image folder, in any layout of mmc4_images.py.
             name: prefix of every doc_id.
             positions: place of each shard in its folder, where only some of them are opened.
             cache: folder for the index; without it every start reads all shards again.
@@ -73,40 +63,46 @@ class Mmc4Corpus:
         self._shards = tuple(shards)
         self._index = build_index(shards, _ROW, scan_lines, cache, processes)
         self.shard_sizes = self._index.shard_sizes
-        lost = set(self._index.rows["shard"][self._index.rows["size"] < 0].tolist())
-        self._typical = typical_size(self.shard_sizes, [shard not in lost for shard in range(len(shards))])
-        self.layout = self._find_images(images, range(len(shards)) if positions is None else positions)
+        numbers = [shard_number(shard.path) for shard in shards]
+        places = range(len(shards)) if positions is None else positions
+        self.layout = find_images(images, numbers, places, self._probed(), cache, processes)
 
     def __len__(self) -> int:
         return len(self._index.rows)
 
-    def __getitem__(self, index: int | np.integer) -> RawDocument | Bad:
+    def __getitem__(self, index: int) -> RawDocument | Bad:
         """The document at `index`, its images still unread; Bad when the line or the shard cannot be used."""
         row = self._index.rows[index]
         shard = self._shards[row["shard"]]
         doc_id = f"{self.name}/{shard.name.split('.')[0]}/{row['line']}"
-        folder = self.layout.folders[row["shard"]]
         try:
-            record = self._record(index)
-            return read_document(doc_id, record, lambda entry: FileBytes(folder, entry["image_name"]))
+            return read_document(doc_id, self._record(index), partial(self.layout.locate, int(row["shard"])))
         except Unusable as error:
             return Bad(doc_id, error.cause, *self._weighed(row, str(error)))
 
+    @cached_property
+    def window(self) -> int | None:
+        """How many shards are read together; None where any order is cheap. Zipped ones are held unpacked."""
+        last = self._index.rows[self._index.last[[size > 0 for size in self.shard_sizes]]]
+        zipped = np.array([shard.path.suffix == ".zip" for shard in self._shards])
+        unpacked = (last["start"] + np.maximum(last["size"], 0))[zipped[last["shard"]]]
+        return window_of(len(self), len(self._shards), int(unpacked.sum()), UNPACKED_BYTES)
+
     def lost_shards(self) -> list[Bad]:
         """Shards that are cut or cannot be read, each with what is lost with it."""
-        found = (self[index] for index in np.flatnonzero(self._index.rows["size"] < 0))
+        found = (self[index] for index in self._index.lost)
         return [bad for bad in found if isinstance(bad, Bad)]
 
     def _weighed(self, row: np.void, message: str) -> tuple[str, int]:
         """The message of a Bad, and how many documents are lost with it."""
         if row["size"] >= 0:
             return message, 1
-        if self._typical is None:
+        if self._index.typical is None:
             return f"{message}; nothing says how many documents it held", 1
-        lost = max(1, self._typical - int(row["line"]))
-        return f"{message}; about {lost} documents are lost, as other shards hold {self._typical}", lost
+        lost = max(1, self._index.typical - int(row["line"]))
+        return f"{message}; about {lost} documents are lost, as other shards hold {self._index.typical}", lost
 
-    def _record(self, index: int | np.integer) -> dict[str, Any]:
+    def _record(self, index: int) -> dict[str, Any]:
         row = self._index.rows[index]
         if row["size"] < 0:
             cause, _, message = self._index.note(row).partition(" ")
@@ -122,33 +118,9 @@ class Mmc4Corpus:
         except (EOFError, OSError) as error:
             raise Unusable(Cause.BAD_JSON, str(error)) from error
 
-    def _find_images(self, images: Path, positions: Sequence[int]) -> ImageLayout:
-        numbers = [shard_number(shard.path) for shard in self._shards]
-        published = [n - sum(gone < n for gone in NEVER_PUBLISHED) for n in numbers]
-        candidates = {
-            "images/<shard number>": tuple(images / str(number) for number in numbers),
-            "images/<position of the shard in this folder>": tuple(images / str(at) for at in positions),
-            "images/<position of the shard in the published list>": tuple(images / str(at) for at in published),
-            "images, flat": (images,) * len(numbers),
-        }
-        names = self._probe_names()
-        hits = {
-            name: sum((folders[shard] / image).is_file() for shard, image in names) / max(1, len(names))
-            for name, folders in candidates.items()
-        }
-        best = max(hits, key=lambda name: hits[name])  # the first of equals
-        if names and hits[best] < MIN_HIT_RATE:
-            shard, image = names[0]
-            tried = ", ".join(str(folders[shard].relative_to(images.parent) / image) for folders in candidates.values())
-            raise CorpusError(
-                f"{images}: of {len(names)} image names probed, {hits[best]:.1%} exist (at least {MIN_HIT_RATE:.0%} is "
-                f"needed). For the first I tried {tried}. Download the images, or pass the folder that holds them"
-            )
-        return ImageLayout(best, candidates[best], hits[best])
-
-    def _probe_names(self) -> list[tuple[int, str]]:
-        """Up to PROBED_NAMES (shard, image name), evenly from about a hundred documents in file order."""
-        names: list[tuple[int, str]] = []
+    def _probed(self) -> list[tuple[int, Mapping[str, Any]]]:
+        """Up to PROBED_NAMES (shard, entry of image_info), evenly from about a hundred documents in file order."""
+        probed: list[tuple[int, Mapping[str, Any]]] = []
         for index in np.unique(np.linspace(0, max(0, len(self) - 1), 128).astype(int)) if len(self) else ():
             try:
                 listed = self._record(int(index)).get("image_info")
@@ -157,10 +129,11 @@ class Mmc4Corpus:
             entries = listed if isinstance(listed, list) else []
             for entry in entries:
                 try:
-                    names.append((int(self._index.rows[index]["shard"]), image_name(entry)))
+                    image_name(entry)
+                    probed.append((int(self._index.rows[index]["shard"]), entry))
                 except Unusable:
                     continue  # likewise
-        return names[:: max(1, len(names) // PROBED_NAMES)][:PROBED_NAMES]
+        return probed[:: max(1, len(probed) // PROBED_NAMES)][:PROBED_NAMES]
 
 
 def shard_number(path: Path) -> int:
@@ -185,7 +158,7 @@ def scan_lines(path: Path) -> Scan:
     last = b""
     try:
         zipped = path.suffix == ".zip"
-        with BytesIO(unzip(path, path.stat().st_mtime_ns)) if zipped else path.open("rb") as lines:
+        with BytesIO(read_zip(path)) if zipped else path.open("rb") as lines:
             for line in lines:
                 if line.strip():
                     rows.append((0, 0, 0, number, start, len(line)))
@@ -203,4 +176,4 @@ def scan_lines(path: Path) -> Scan:
     except Unusable as error:
         note = f"{error.cause} {error}".encode()
         rows.append((0, 0, len(note), len(rows), start, -1))
-    return Scan(np.array(rows, _ROW), note)
+    return Scan(np.array(rows, _ROW), note, not note)

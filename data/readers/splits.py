@@ -56,7 +56,7 @@ class FileImages:
 
     def __call__(self, index: int) -> Image.Image:
         """RGB; CorpusError when it cannot be had."""
-        return _open(self.split, index, self.ref(index))
+        return open_item(self.split, index, self.ref(index))
 
     def ref(self, index: int) -> ImageRef:
         """The i-th image, unread."""
@@ -79,10 +79,10 @@ class PairImages:
             raise CorpusError(
                 f"{self.split}: {sample.doc_id} has become unusable since it was opened: {sample.message}"
             )
-        return _open(self.split, index, sample.images[0])
+        return open_item(self.split, index, sample.images[0])
 
 
-def _open(split: str, index: int, ref: ImageRef) -> Image.Image:
+def open_item(split: str, index: int, ref: ImageRef) -> Image.Image:
     """RGB. Raises CorpusError naming the image, never skips it."""
     try:
         return open_image(ref, HARD_MAX_PIXELS)  # no item of a split may be dropped for its size

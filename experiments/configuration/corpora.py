@@ -6,9 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from data.corpora import PEAK_LEARNING_RATE, detect, mmc4_shards
+from data.corpora import PEAK_LEARNING_RATE, find_shards
 from data.readers.index import digest_shards, list_shards
-from data.readers.laion import tar_paths
 from data.toyworld.spec import is_embedded
 from experiments.configuration.config import DataConfig
 from experiments.configuration.overrides import ConfigError, suggest
@@ -106,9 +105,7 @@ def digests(data: DataConfig) -> Mapping[str, str]:
 
 
 def _corpus(folder: Path) -> str:
-    if detect(folder) == "mmc4":
-        return digest_shards(list_shards(folder, mmc4_shards(folder)))
-    return digest_shards(list_shards(folder, tar_paths(folder)))
+    return digest_shards(list_shards(folder, find_shards(folder).paths))
 
 
 def _folder(name: str, folder: Path) -> str:

@@ -14,7 +14,7 @@ from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
-from experiments.configuration.config import DataConfig, OptimRecipe, RunConfig
+from experiments.configuration.config import DataConfig, Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, get_corpus, get_task
 from experiments.configuration.place import Place
 from experiments.planning.plan import Plan
@@ -44,17 +44,18 @@ def accelerators() -> int:
     return torch.cuda.device_count()
 
 
-def with_precision(config: RunConfig) -> RunConfig:
-    """The configuration with "auto" replaced by what this machine gains by: it changes results, so it is hashed."""
+def with_precision(config: RunConfig, found: Precision | None = None) -> RunConfig:
+    """The configuration with "auto" decided: it changes results, so it is part of a run's name.
+
+    found: what the runs that are asked for were made in; None: what this machine gains by.
+    """
     from experiments.running.hardware import best_precision
 
-    def decided(optim: OptimRecipe) -> OptimRecipe:
-        return replace(optim, precision=best_precision()) if optim.precision == "auto" else optim
-
-    pretrain = replace(config.pretrain, optim=decided(config.pretrain.optim))
-    lm = config.text_lm
+    pretrain, lm = config.pretrain, config.text_lm
+    if pretrain.optim.precision == "auto":
+        pretrain = replace(pretrain, optim=replace(pretrain.optim, precision=found or best_precision()))
     if lm.optim.precision == "auto":
-        lm = replace(lm, optim=replace(lm.optim, precision=best_precision()))
+        lm = replace(lm, optim=replace(lm.optim, precision=found or best_precision()))
     return replace(config, pretrain=pretrain, text_lm=lm)
 
 

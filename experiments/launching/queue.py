@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
+BRIEFLY = (1.0,)  # of a job that ends: while its process stays, SLURM cannot start it again on that node
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try: a controller that restarts is away for a moment
 GONE = "Invalid job id"  # what SLURM says of a job that ended some minutes ago
 
@@ -89,11 +90,16 @@ def cancel(jobs: Sequence[str]) -> None:
                 raise
 
 
-def is_cancelled(job: str) -> bool:
-    """Whether somebody has cancelled the job this process runs in. Raises SlurmError."""
-    return "JobState=CANCELLED" in command(["scontrol", "--oneliner", "show", "job", job])
+def restart(job: str, restarts: int) -> str:
+    """Let the job this process runs in, which has been restarted so often, run again; what came of that, in words.
 
-
-def requeue(job: str) -> None:
-    """Let a job run again from its beginning. Raises SlurmError."""
-    command(["scontrol", "requeue", job])
+    Asked for only while SLURM counts it as running. One that is cancelled is COMPLETING when its process is told, and
+    so is one that SLURM preempts or takes from a failed node, which it restarts by itself: asking too would bring back
+    the first and restart the new process of the others. Raises SlurmError.
+    """
+    words = command(["scontrol", "--oneliner", "show", "job", job], waits=BRIEFLY).split()
+    found = dict(word.split("=", 1) for word in words if "=" in word)
+    if (state := found.get("JobState")) != "RUNNING" or found.get("Restarts") != str(restarts):
+        return f"is {state} by SLURM's own will"
+    command(["scontrol", "requeue", job], waits=())
+    return "is requeued"

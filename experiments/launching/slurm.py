@@ -31,6 +31,7 @@ from results.record import write_atomic
 
 logger = logging.getLogger(__name__)
 
+HELD = "launch failed requeued held"
 REQUEUES = 1_000_000  # submitit gives up after so many; here nobody does
 
 
@@ -67,8 +68,11 @@ class _Submitter:
         missing = {run_id for run_id, each in seen.items() if each.state not in UNDER_WAY}
         for run in runs:
             queued = seen[run.run_id].queued
-            # It waits for a parent that is gone, and would record itself as blocked before the new one is done.
-            if queued is not None and queued.state == "PENDING" and not missing.isdisjoint(run.needs):
+            if queued is None or queued.state != "PENDING":
+                continue
+            # Held after a node failed to start it, for ever. Or it waits for a parent that is gone, and would record
+            # itself as blocked before the new one is done.
+            if HELD in queued.reason or not missing.isdisjoint(run.needs):
                 queue.cancel([queued.job])
                 missing.add(run.run_id)
         size = queue.max_array() if missing else 1

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from submitit.core.utils import DelayedSubmission
 
 from experiments.launching import queue
 from experiments.launching.machine import Machine
+from experiments.launching.states import look, submitted
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,11 @@ def job_id() -> str:
     """Of this process: 12, or 12_3 for a task of an array, which is what may be requeued alone."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def restarts() -> int:
+    """How often this job has begun before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,7 @@ class Task:
         from objectives.registry import add_folder
 
         machine = Machine.from_plain(json.loads(Path(self.machine).read_text()))
-        log = (
-            machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{os.environ.get('SLURM_RESTART_COUNT', '0')}.log"
-        )
+        log = machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{restarts()}.log"
         log.parent.mkdir(exist_ok=True)
         handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(log)]
         form = "%(asctime)s %(name)s: %(message)s"
@@ -68,14 +73,16 @@ class Task:
             _again()
 
     def _do(self, machine: "Machine", log: Path) -> None:
-        from experiments.launching.states import look
+        from experiments.launching.reconcile import settle
         from experiments.running.attempts import Held, LeaseLost
         from experiments.running.lifecycle import execute, parents
 
-        folder = machine.place.runs / self.run_id
-        for parent in parents(folder):  # one that another sweep does has no job to depend on
-            while look(machine.place.runs / parent, {}).state == "running":
-                time.sleep(POLL_SECONDS)
+        needed = parents(machine.place.runs / self.run_id)
+        if needed:
+            _wait_for(needed, machine)
+            submissions = [found for each in needed if (found := submitted(machine.place.runs / each)) is not None]
+            settle(needed, machine.place, machine.scale, queue.those(each.job for each in submissions))
+            _wait_for(needed, machine)  # another transfer may be writing down the same
         while True:
             try:
                 execute(self.run_id, machine.place, machine.scale, job=job_id(), log=str(log))
@@ -88,15 +95,18 @@ class Task:
                 time.sleep(POLL_SECONDS)
 
 
+def _wait_for(run_ids: Sequence[str], machine: Machine) -> None:
+    """Until nobody is at these runs: one that another sweep does has no job to depend on."""
+    while any(look(machine.place.runs / run_id, {}).state == "running" for run_id in run_ids):
+        time.sleep(POLL_SECONDS)
+
+
 def _again() -> None:
     """Let this job run again, unless somebody has cancelled it; ends the process."""
     try:
-        if queue.is_cancelled(job_id()):
-            logger.info("job %s was cancelled", job_id())
-        else:
-            queue.requeue(job_id())
-    except queue.SlurmError as error:  # SLURM requeues a preempted job by itself; otherwise the next sweep submits it
-        logger.warning("%s", error)
+        logger.info("job %s %s", job_id(), queue.restart(job_id(), restarts()))
+    except queue.SlurmError as error:  # SLURM may have done it; otherwise the sweep's command submits the run again
+        logger.warning("job %s is perhaps not requeued: %s", job_id(), error)
     sys.exit(1)
 
 

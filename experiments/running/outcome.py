@@ -30,6 +30,7 @@ class Outcome:
     images_seen: int = 0
     lm_passes: int = 0
     train_flops: float = 0.0
+    lm_tokens: int | None = None
     data_digest: str = ""
     fitted_by: str = ""  # the run whose head was scored; "" where this run trained its own
     coverage: dict[str, int] = field(default_factory=dict)

@@ -4,6 +4,7 @@ Specs say what is read by content; `Place` says where it lies here. Everything i
 embedded corpus comes in by the same door as a user's own.
 """
 
+import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,11 @@ from data.loading.loader import Loader
 from data.loading.readable import training_classes, training_pairs
 from data.loading.select import Rules, choose_images
 from data.readers import downstream
+from data.readers.imagenet import IMAGENET_VAL, imagenet
 from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_pair import Mmc4Pairs
+from data.readers.mmc4_tars import Mmc4TarCorpus
 from data.readers.splits import checked
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_corpus, own_sets
@@ -41,7 +44,7 @@ from transfer.encoder import Encoder
 ENCODER_FILE = "encoder.safetensors"
 
 
-def open_source(place: Place, field: str) -> LaionCorpus | Mmc4Corpus:
+def open_source(place: Place, field: str) -> LaionCorpus | Mmc4Corpus | Mmc4TarCorpus:
     """The corpus in a field of DataConfig."""
     folder = getattr(place.data, field)
     return open_corpus(Path(folder), cache=place.shared / "indexes")
@@ -55,11 +58,15 @@ def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus,
     opened = open_source(place, field)
     most = spec.max_images or Rules.max_images
     rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, max_images=most)
-    if corpus.pairs and isinstance(opened, Mmc4Corpus):
+    if corpus.pairs and not isinstance(opened, LaionCorpus):
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
         documents = replace(rules, text_len=None)
         key = (getattr(place.data, field), opened.digest, documents, seed)
-        return _kept(key, lambda: Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed))), rules
+        rule = hashlib.sha256(f"{opened.digest} {documents} {seed}".encode()).hexdigest()[:16]
+        saved = place.shared / "indexes" / f"pairs-{rule}.npy"
+        return _kept(
+            key, lambda: Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed), saved=saved)
+        ), rules
     return _kept((getattr(place.data, field), opened.digest), lambda: opened), rules
 
 
@@ -187,26 +194,26 @@ def open_split(place: Place, name: str, training: bool) -> Split:
     if training:
         field = "top_caption" if name == "caption_train" else None
         return training_pairs(folder, name, field, max_broken=broken, cache=cache)
-    split = _test_split(folder, name)
+    split = _test_split(folder, name, cache)
     if own_sets(place.data).get(name) == "":  # it passes for the benchmark
         _refuse_incomplete(split, name)
     return split
 
 
 _PUBLISHED = {
-    "imagenet": downstream.IMAGENET_VAL,
+    "imagenet": IMAGENET_VAL,
     "coco": downstream.COCO_TEST,
     "flickr30k": downstream.FLICKR30K_TEST,
     "nocaps": downstream.NOCAPS_VAL,
 }
 
 
-def _test_split(folder: Path, name: str) -> Split:
+def _test_split(folder: Path, name: str, cache: Path) -> Split:
     if name == "imagenet":
-        return downstream.imagenet(folder, "val")
+        return imagenet(folder, "val", cache=cache)
     if name == "nocaps":
         return downstream.nocaps(downstream.nocaps_file(folder), folder / "val")
-    return downstream.karpathy(folder / f"dataset_{name}.json", folder / "images", "test")
+    return downstream.captioned(folder, name, "test")
 
 
 def _refuse_incomplete(split: Split, name: str) -> None:

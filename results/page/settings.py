@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from results.compare import ABSENT, differences, settings
+from results.compare import ABSENT, departures, settings
 from results.frame import Filled
 from results.markdown import DASH, escape, plain_value
 from results.page.words import listed, times
@@ -31,7 +31,7 @@ def changes(filled: Filled) -> dict[Change, list[str]]:
     found: dict[Change, list[str]] = defaultdict(list)
     for slot, record in _first_runs(filled):
         reference = filled.publication.references.get(slot.row, {}).get(slot.stage)
-        for key, pair in differences(reference, record.resolved).items() if reference is not None else ():
+        for key, pair in departures(reference, record).items() if reference is not None else ():
             paper, here = (DASH if value is ABSENT else plain_value(value) for value in pair)
             found[Change(slot.stage, _as_set(key, record.resolved), paper, here)].append(slot.row)
     return dict(found)

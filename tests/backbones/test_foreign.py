@@ -1,4 +1,4 @@
-"""Encoders from elsewhere give the tokens of their own library, with weights from a file; what does not fit is named."""
+"""Encoders from elsewhere give the tokens of their library, with weights from a file; what does not fit is named."""
 
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -13,7 +14,8 @@ from tar_helpers import write_shards
 
 from data.errors import CorpusError
 from data.loading.readable import training_pairs
-from data.readers.downstream import COCO_TEST, IMAGENET_VAL, imagenet, karpathy, nocaps, nocaps_file
+from data.readers.downstream import COCO_TEST, blip, captioned, karpathy, nocaps, nocaps_file
+from data.readers.imagenet import IMAGENET_VAL, imagenet
 from data.readers.splits import Expected
 
 
@@ -228,3 +230,117 @@ def test_of_the_files_nocaps_offers_the_one_with_captions_is_taken(tmp_path):
         CorpusError, match=r"2 files .*nocaps_val_4500_captions\.json, nocaps_val_old\.json\); keep one"
     ):
         nocaps_file(tmp_path)
+
+
+# --- lists of BLIP and LAVIS
+
+
+def blip_list(tmp_path: Path, place: str = "images", prefix: str = "val2014/") -> Path:
+    entries = [
+        {"image": f"{prefix}7.jpg", "caption": [" A cat.\n", "Cat"]},
+        {"image": f"{prefix}3.jpg", "caption": ["Dog"]},
+    ]
+    for name in ("7.jpg", "3.jpg"):
+        put(tmp_path / place / name)
+    (tmp_path / "coco_karpathy_test.json").write_text(json.dumps(entries))
+    return tmp_path / "coco_karpathy_test.json"
+
+
+def test_a_blip_list_and_karpathys_give_the_same_split(tmp_path):
+    coco(tmp_path / "karpathy").rename(tmp_path / "karpathy" / "dataset_coco.json")
+    (tmp_path / "blip").mkdir()
+    blip_list(tmp_path / "blip", "images/val2014")
+    one, other = (captioned(tmp_path / name, "coco", "test") for name in ("karpathy", "blip"))
+    assert (one.name, one.item_ids, one.captions) == (other.name, other.item_ids, other.captions)
+    assert one.digest == other.digest
+    assert one.load(0).getpixel((0, 0)) == other.load(0).getpixel((0, 0))
+
+
+@pytest.mark.parametrize("place", ["images/val2014", "val2014", "images", "."])
+def test_the_pictures_of_a_blip_list_are_found_with_and_without_their_folder(tmp_path, place):
+    assert len(captioned_here(tmp_path, place)) == 2
+
+
+def captioned_here(tmp_path: Path, place: str):
+    blip_list(tmp_path, place)
+    return captioned(tmp_path, "coco", "test")
+
+
+def test_one_caption_an_entry_joins_by_image(tmp_path):
+    entries = [{"image": "a.jpg", "caption": "one"}, {"image": "a.jpg", "caption": "two"}]
+    put(tmp_path / "a.jpg")
+    (tmp_path / "flickr30k_test.json").write_text(json.dumps(entries))
+    assert captioned(tmp_path, "flickr30k", "test").captions == (("one", "two"),)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '[{"image": "a.jpg"}]', "[1]", '[{"image": 3, "caption": ["a"]}]', "["]
+)
+def test_a_list_of_another_kind_is_one_clear_message(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(CorpusError, match=r"x\.json"):
+        blip(tmp_path / "x.json", tmp_path, "coco/test")
+
+
+def test_without_any_list_the_message_names_those_that_are_read(tmp_path):
+    with pytest.raises(CorpusError, match=r"dataset_coco\.json, coco_karpathy_test\.json and coco_test\.json"):
+        captioned(tmp_path, "coco", "test")
+
+
+# --- ImageNet in tars and by its list
+
+
+def imagenet_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_imagenet_tars_give_pictures_and_numbers(tmp_path):
+    for shard, colour, number in ((0, "red", b"1"), (1, "blue", b"0\n")):
+        members = {f"n{shard}.jpg": picture(colour), f"n{shard}.cls": number, f"n{shard}.json": b"{}"}
+        imagenet_tar(tmp_path / "val" / f"imagenet1k-validation-{shard:02d}.tar", members)
+    split = imagenet(tmp_path, "val", cache=tmp_path / "cache")
+    assert split.item_ids == ("imagenet1k-validation-00/n0", "imagenet1k-validation-01/n1")
+    assert (split.labels, split.classes) == ((1, 0), ("0", "1"))
+    assert [split.load(at).getpixel((0, 0)) for at in range(2)] == [(255, 0, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"a.jpg": b"x"}, {"a.cls": b"1"}, {"a.jpg": b"x", "a.cls": b"cat"}, {"v1.a.jpg": b"x", "v1.a.cls": b"1"}],
+)
+def test_an_imagenet_tar_with_anything_less_is_refused(tmp_path, members):
+    imagenet_tar(tmp_path / "val" / "0.tar", members)
+    with pytest.raises(CorpusError, match=r"0\.tar"):
+        imagenet(tmp_path, "val")
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("form", ["val.txt", "LOC_val_solution.csv"])
+def test_a_flat_val_is_read_with_its_official_list(tmp_path, form, train):
+    names = [f"ILSVRC2012_val_0000000{n}" for n in (1, 2, 3)]
+    for name in names:
+        put(tmp_path / "val" / f"{name}.JPEG")
+    if train:
+        for name in ("n01", "n02"):
+            put(tmp_path / "train" / name / "a.JPEG")
+    if form == "val.txt":
+        lines = [f"{name}.JPEG {label}" for name, label in zip(names, (1, 0, 1), strict=True)]
+    else:
+        classes = ("n02", "n01", "n02")
+        lines = ["ImageId,PredictionString", *(f"{n},{c} 1 2 3 4" for n, c in zip(names, classes, strict=True))]
+    (tmp_path / form).write_text("\n".join(lines) + "\n")
+    split = imagenet(tmp_path, "val")
+    assert split.labels == (1, 0, 1) and len(split.classes) == 2
+    assert split.item_ids == tuple(f"{name}.JPEG" for name in names)
+
+
+def test_a_flat_val_without_a_list_says_what_is_missing(tmp_path):
+    put(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(CorpusError, match=r"val\.txt or LOC_val_solution\.csv"):
+        imagenet(tmp_path, "val")

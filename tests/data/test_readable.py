@@ -10,7 +10,7 @@ from tar_helpers import write_shards
 
 from data.errors import CorpusError
 from data.loading.readable import refuse_unreadable, training_classes, training_pairs
-from data.readers import downstream
+from data.readers.imagenet import imagenet
 from data.readers.splits import make_split
 
 
@@ -85,7 +85,7 @@ def classes(root: Path) -> Path:
 def test_classes_lose_pictures_that_cannot_be_decoded_and_keep_labels_with_the_others(tmp_path: Path) -> None:
     root = classes(tmp_path)
     whole = training_classes(root, max_broken=0.0)
-    assert whole.digest == downstream.imagenet(root, "train").digest  # nothing skipped, nothing renamed
+    assert whole.digest == imagenet(root, "train").digest  # nothing skipped, nothing renamed
     (root / "train" / "class0" / "2.jpg").write_bytes(b"<html>")
     split = training_classes(root, max_broken=0.5)
     assert split.item_ids == tuple(item for item in whole.item_ids if item != "class0/2.jpg")
@@ -99,7 +99,7 @@ def test_a_test_set_is_whole_or_refused_and_a_restored_file_is_looked_at_again(t
     root, cache = classes(tmp_path), tmp_path / "cache"
     damaged = root / "val" / "class1" / "3.jpg"
     damaged.write_bytes(picture(3)[:800])
-    split = downstream.imagenet(root, "val")
+    split = imagenet(root, "val")
     for _ in range(2):
         with pytest.raises(CorpusError, match=r"1 of 8 images cannot be used.*class1/3\.jpg.*decode_error"):
             refuse_unreadable(split, cache)

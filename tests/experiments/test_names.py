@@ -1,17 +1,23 @@
 """The committed Table 1 is planned under the names its runs have: nothing that was trained is asked for again."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from experiments.configuration.corpora import get_corpus, get_task
 from experiments.configuration.overrides import apply
 from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
+from experiments.running import hardware
+from experiments.sweep import main
 from experiments.tables import TABLE1
 
-RECORDS = Path(__file__).parents[2] / "results" / "records" / "table1.jsonl"
+RESULTS = Path(__file__).parents[2] / "results"
+RECORDS = RESULTS / "records" / "table1.jsonl"
 
 
 def committed() -> list[dict[str, Any]]:
@@ -42,3 +48,13 @@ def test_the_committed_runs_are_the_planned_ones() -> None:
     made = build_plan([TABLE1], seeds, scale, config, Suite(), digests(specs))
     assert seeds == [0, 1, 2]
     assert {run.run_id for run in made.runs} == {record["run_id"] for record in records}
+
+
+def test_the_committed_table_is_what_collating_makes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new option stands in the recipe beside the table: `python -m experiments.sweep table1 --collate` writes it."""
+    for folder in ("records", "tables"):
+        shutil.copytree(RESULTS / folder, tmp_path / folder)
+    monkeypatch.setattr(hardware, "best_precision", lambda: "fp32")  # on a machine of another kind too
+    assert main(["table1", "--collate", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
+    for path in sorted(tmp_path.glob("*/table1*")):
+        assert path.read_bytes() == (RESULTS / path.relative_to(tmp_path)).read_bytes(), path.name

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from sweep_helpers import ROOT, arguments, environment, small_suite, statuses, tables, with_corpus
 
+from experiments import status as status_of
 from experiments import sweep
 from experiments.launching import inline
 from experiments.sweep import main
@@ -55,7 +56,9 @@ REFUSED = {
     "a value": (["small", "--set", "pretrain.images=0"], "must be at least 1"),
     "no assignment": (["small", "--set", "pretrain.images"], "write key=value"),
     "a row in capitals": (["table5", "--only", "LCLL"], "Did you mean 'lcl'?"),
-    "seeds": (["small", "--seeds", "0"], "at least 1, got 0"),
+    "seeds": (["small", "--seeds", "0"], "at least 1, or a range like 10-14, got '0'"),
+    "range of seeds": (["small", "--seeds", "14-10"], "got '14-10'"),
+    "seeds by name": (["small", "--seeds", "ten"], "a number of seeds or a range like 10-14, got 'ten'"),
     "workers": (["small", "--workers", "-1"], "--workers is the number of processes, at least 1, got -1"),
     "threads": (["small", "--threads", "0"], "--threads is the number of threads of a process, at least 1, got 0"),
     "a file for tables": (["small", "--out", __file__], f"{__file__} is a file; a folder is needed"),
@@ -290,6 +293,8 @@ def test_running_again_reuses_everything(
     capsys.readouterr()
     assert main(arguments(runs, "--dry-run")) == 0
     assert "9 runs: 9 done and reused" in capsys.readouterr().out
+    assert status_of.main(["small", "--runs", str(runs)]) == 0
+    assert "9 runs: 9 done (local, from " in capsys.readouterr().out
 
 
 @pytest.mark.slow

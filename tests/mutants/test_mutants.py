@@ -1,6 +1,8 @@
 """The list of broken properties cannot rot: each still breaks one place of today's code. `make mutate` tries them."""
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -53,3 +55,14 @@ def test_what_survives_is_wrong_unless_a_reason_is_stated_and_nothing_notices() 
     assert judge(may_live, "") == ("equivalent: padding is never read", True)
     assert judge(may_live, "tests/a.py::test_b") == ("NOT EQUIVALENT, noticed by tests/a.py::test_b", False)
     assert judge(must_die, "tests/a.py::test_b by NameError, so it is no mutant")[1] is False
+
+
+@pytest.mark.slow
+def test_the_command_breaks_a_copy_and_names_the_test_that_noticed() -> None:
+    before = {mutant.file: (ROOT / mutant.file).read_bytes() for mutant in MUTANTS}
+    command = [sys.executable, "-m", "tests.mutants", "--only", "supervised"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "killed by objectives/test_supervised.py::test_unknown_class_is_named" in done.stdout
+    assert "equivalent: an equal bias on every class changes no softmax" in done.stdout
+    assert before == {mutant.file: (ROOT / mutant.file).read_bytes() for mutant in MUTANTS}

@@ -200,11 +200,13 @@ def test_states_are_those_of_the_language_model_written_out() -> None:
     lcl, docs = build("lcl"), documents()[:2]
     batch = batch_for(lcl, docs)
     tokens = lcl.connector(lcl.encode(batch.images)).tokens
-    hidden, words, image = states(lcl, batch)[0], lcl.language.decoder.embed_tokens.weight, 0
+    hidden, _, context = states(lcl, batch)
+    words, image = lcl.language.decoder.embed_tokens.weight, 0
     for row, doc in enumerate(docs):
-        parts = [words[[SPECIAL.bos]]]
+        parts, opened = [words[[SPECIAL.bos]]], []
         for segment in doc.segments:
             if segment is IMAGE:
+                opened.append((image, sum(map(len, parts))))
                 parts += [words[[SPECIAL.boi]], tokens[image], words[[SPECIAL.eoi]]]
                 image += 1
             else:
@@ -212,6 +214,9 @@ def test_states_are_those_of_the_language_model_written_out() -> None:
         x = torch.cat([*parts, words[[SPECIAL.eos]]])
         expected = slow_language(lcl.language, x, range(len(x)), causally)
         torch.testing.assert_close(hidden[row, : len(x)], expected, atol=1e-5, rtol=0)
+        for number, boi in opened:
+            read = lcl.readout.proj.weight @ slow_norm(lcl.readout.norm, expected[boi])
+            torch.testing.assert_close(context[number], read, atol=1e-5, rtol=0)
 
 
 def test_inv_lcl_10_uniform_attention_pools_the_mean_token() -> None:

@@ -176,13 +176,13 @@ def test_the_recipe_section_is_the_difference_of_the_specs() -> None:
     made = publication(FULL)
     references = {
         "CLIP": {"pretrain": pretrain_spec("clip", 0, images=2_048_000_000)},
-        "Emu": {"pretrain": pretrain_spec("emu", 0, images=2_048_000_000, extra="x")},
+        "Emu": {"pretrain": pretrain_spec("emu", 0, images=2_048_000_000, optim={"lr": 0.5})},
         "LCL": {"pretrain": pretrain_spec("lcl", 7, images=2_048_000_000, inputs={"corpus": "elsewhere"})},
     }
     made = replace(made, references=references, stated={"pretrain": ("images",), "classify": ("extra",)})
     assert changed(made) == [
         "- pretrain, stated in the paper: images 2,048,000,000 → 1,000",
-        "- pretrain, the suite's choice: extra x → – (Emu)",
+        "- pretrain, the suite's choice: optim.lr 0.5 → 0.001 (Emu)",
     ]
 
 
@@ -191,6 +191,7 @@ def test_sizes_are_one_line_and_options_of_an_objective_stand_under_its_name() -
     large = {"name": "large", "vision": {"width": 99, "depth": 2}}
     lcl = {"name": "lcl", "config": {"weight": 0.1, "other": 2}}
     specs = {"clip": pretrain_spec("clip", 0, model=small), "lcl": pretrain_spec("lcl", 0, model=small)}
+    specs["lcl"]["objective"]["config"]["other"] = 3
     runs = {name: make_record(spec, {}) for name, spec in specs.items()}
     made = publication({"CLIP": [1.0], "LCL": [2.0]})
     slots = tuple(replace(s, run_id=runs[s.row.lower()].run_id) for s in made.slots if s.stage == "pretrain")
@@ -202,7 +203,7 @@ def test_sizes_are_one_line_and_options_of_an_objective_stand_under_its_name() -
     assert changed(replace(made, stated={"pretrain": ("objectives.lcl.weight",)})) == [
         "- sizes of the backbones: large → small, 2 settings below model (`backbones/sizes.py`)",
         "- pretrain, stated in the paper: objectives.lcl.weight 0.1 → 1",
-        "- pretrain, the suite's choice: objectives.lcl.other 2 → –",
+        "- pretrain, the suite's choice: objectives.lcl.other 2 → 3",
     ]
 
 

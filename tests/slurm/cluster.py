@@ -38,7 +38,7 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
-SlurmctldParameters={controller}
+{controller}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -75,13 +75,14 @@ class Cluster:
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         host, ports = socket.gethostname(), _free_ports(NODES + 1)
         nodes = "\n".join(
-            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} CPUs={CPUS} State=UNKNOWN"
+            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} "
+            f"CPUs={CPUS} RealMemory=4000 Feature=fast State=UNKNOWN"
             for i in range(1, NODES + 1)
         )
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         text = CONFIG.format(
             host=host, ports=ports, user=user, folder=folder, max_array=max_array,
-            controller=controller, nodes=nodes,
+            controller=f"SlurmctldParameters={controller}" if controller else "", nodes=nodes,
         )  # fmt: skip
         (folder / "slurm.conf").write_text(text)
 

@@ -1,0 +1,72 @@
+"""Tars without unpacking them: which files are shards, where each member lies, how many samples one should hold."""
+
+import json
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+from data.readers.zips import beside
+
+
+class Member(NamedTuple):
+    """A regular file in a tar."""
+
+    key: str  # its name up to the first dot of its last part
+    suffix: str  # the rest, in lower case
+    start: int  # first byte
+    size: int
+
+
+def read_headers(path: Path, most: int | None = None) -> tuple[list[Member], str | None, bool]:
+    """Each whole regular member, or the first so many; the key of a cut member; is the archive whole?"""
+    members: list[Member] = []
+    end = path.stat().st_size
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while len(members) != most and (info := tar.next()) is not None:
+                key, suffix = split_name(info.name)
+                if info.size < 0 or info.offset_data + info.size > end:
+                    return members, key, False
+                if key and info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
+                    members.append(Member(key, suffix, info.offset_data, info.size))
+            file.seek(tar.offset)  # tarfile stops silently at a damaged header; a whole archive has a zero block here
+            return members, None, file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (tarfile.TarError, OSError, ValueError, EOFError):  # what tarfile raises on damaged archives
+        return members, None, False
+
+
+def tar_paths(folder: Path) -> list[Path]:
+    """The tars of a folder, or of the folders in it where it has none itself; hidden files are none."""
+    for pattern in ("*.tar", "*/*.tar"):
+        if found := sorted(path for path in folder.glob(pattern) if not beside(path.relative_to(folder).as_posix())):
+            return found
+    return []
+
+
+def declared_size(path: Path) -> int | None:
+    """How many samples a file beside a tar says it holds: img2dataset's 00000_stats.json, open_clip's sizes.json."""
+    for name, find in (
+        (path.with_name(f"{path.stem}_stats.json"), lambda held: held["successes"]),
+        (path.with_name("sizes.json"), lambda held: held[path.name]),
+    ):
+        try:
+            size = find(json.loads(name.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # not there, or not what it is named like: then it says nothing
+        if type(size) is int and size >= 0:
+            return size
+    return None
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """webdataset's rule: the key ends at the first dot of the last path part.
+
+    ("", "") for names without a dot and for dot files, which macOS adds beside every member of an archive.
+    """
+    folder, _, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    if not stem or not dot:
+        return "", ""
+    return (f"{folder}/{stem}" if folder else stem), suffix.lower()

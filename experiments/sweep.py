@@ -25,6 +25,7 @@ from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan, listing
+from experiments.planning.price import committed, price
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
 from results import items, publish
@@ -76,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--objectives", type=Path, metavar="DIR", help="a folder of further objectives, one file each")
     mode = made.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    mode.add_argument("--dry-run", action="store_true", help="print the plan and its price, and stop")
     mode.add_argument("--collate", action="store_true", help="only write the tables from the records there are")
     mode.add_argument(
         "--migrate", action="store_true", help="give finished runs the names of this version, and collate"
@@ -145,6 +146,7 @@ def sweep(options: argparse.Namespace) -> int:
         )
     if options.dry_run:
         print(listing(plan, records))
+        print(price(plan, [*records, *_records(published)], committed(scale.name)))
         return EXIT_DONE
     place = Place(runs=runs, data=config.data)
     began = time.monotonic()

@@ -197,5 +197,6 @@ _TYPES: Mapping[str, _Type] = {
     "status": _Type("one of " + ", ".join(Status), lambda value: value in tuple(Status)),
     **dict.fromkeys(("spec", "defaults"), _Type("an object", lambda value: isinstance(value, dict))),
     "parent": _Type("text or null", lambda value: value is None or isinstance(value, str)),
+    "lm_tokens": _Type("a whole number >= 0 or null", lambda value: value is None or _WHOLE.accepts(value)),
     "dirty": _Type("true or false", lambda value: isinstance(value, bool)),
 }

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from results.canonical import merge
 
-SCHEMA_VERSION = 2  # 2: RunRecord.defaults
+SCHEMA_VERSION = 3  # 2: RunRecord.defaults; 3: RunRecord.lm_tokens
 EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no suffix
 
 # Keys of RunRecord.coverage that are not causes: what was used, and how many documents could not be.
@@ -64,6 +64,9 @@ class RunRecord:
     images_seen: int
     lm_passes: int  # language-model passes per sample (footnote of the paper's Tables 1 and 2)
     train_flops: float
+    lm_tokens: int | None = (
+        None  # positions that passed through the language model, padding included; None: not counted
+    )
     commit: str
     dirty: bool
     env: Mapping[str, str]
@@ -198,6 +201,7 @@ class Publication:
     own_data: tuple[str, ...] = ()  # labels of rows that read a user's own folder, which stands in for nothing
     references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stage -> settings the paper states
+    declared: Mapping[str, Any] = field(default_factory=dict)  # the table as it was declared, see results/declared.py
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -58,7 +58,7 @@ def curve(place: Place, name: str) -> Curve:
     try:
         with pytest.MonkeyPatch.context() as patch:  # neither of the last two changes a loss, both take long
             patch.setattr(fit, "_step", watched)
-            patch.setattr(pretrain.cost, "measure", lambda *_: Cost(0.0, 0))
+            patch.setattr(pretrain.cost, "measure", lambda *_: Cost(0.0, 0, 0.0))
             patch.setattr(pretrain, "visual_use", lambda *_: None)
             status = lifecycle.execute(run_id, place, "tiny")
     finally:

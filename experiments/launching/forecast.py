@@ -6,10 +6,11 @@ from statistics import mean
 
 from experiments.launching.board import duration
 from experiments.planning.plan import Plan
+from experiments.planning.price import committed
 from experiments.planning.specs import PlannedRun, PretrainSpec
 from experiments.running.hardware import FP32_OVER_BF16
 from results import publish
-from results.schema import RunRecord, Status, published_name
+from results.schema import RunRecord
 
 
 def forecast(
@@ -21,13 +22,12 @@ def forecast(
 ) -> str:
     """One sentence: what the machine multiplies in, and how long the missing runs will take on so many workers.
 
-    A run is as long as its counterparts in the committed table (same row and stage, any seed), pre-training in
+    A run is as long as its counterparts in committed tables (experiments/planning/price.py), pre-training in
     proportion to its images, and longer by a measured factor where those ran in bf16 and this machine has none.
     """
     said = f"this machine multiplies in {multiplies_in}"
-    places = {slot.run_id: (slot.row, slot.stage) for slots in plan.slots.values() for slot in slots}
-    known = {place: record for table in plan.slots for place, record in _committed(records, plan, table)}
-    found = [(run, known[places[run.run_id]]) for run in missing if places[run.run_id] in known]
+    known = committed(plan.scale.name, records)
+    found = [(run, counterparts) for run in missing if (counterparts := known.of(run))]
     if len(found) < len(missing) / 2:
         return f"{said}; how long it takes is not known beforehand, as the committed records hold too few such runs"
     seconds = [mean(_seconds(run, record) for record in counterparts) for run, counterparts in found]
@@ -38,20 +38,6 @@ def forecast(
         factor, slower = FP32_OVER_BF16, f" × {FP32_OVER_BF16:g} for fp32"
     expected = duration(factor * max(total / workers, *seconds))
     return f"{said}; about {expected} expected (committed runs: {duration(total)} on {', '.join(machines)}{slower})"
-
-
-def _committed(records: Path, plan: Plan, table: str) -> Sequence[tuple[tuple[str, str], list[RunRecord]]]:
-    """Finished records of a committed table by row and stage."""
-    path = records / f"{published_name(table, plan.scale.name)}.jsonl"
-    if not path.exists():
-        return []
-    publication = publish.load(path)
-    held: dict[tuple[str, str], list[RunRecord]] = {}
-    for slot in publication.slots:
-        record = publication.records.get(slot.run_id)
-        if record is not None and record.status is Status.DONE:
-            held.setdefault((slot.row, slot.stage), []).append(record)
-    return list(held.items())
 
 
 def _seconds(run: PlannedRun, record: RunRecord) -> float:

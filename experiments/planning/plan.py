@@ -47,6 +47,7 @@ class Plan:
     slots: Mapping[str, tuple[Slot, ...]]  # by table
     references: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # by table, row and stage
     own_data: Mapping[str, tuple[str, ...]]  # by table: labels of rows whose corpus is not the embedded one
+    declared: Mapping[str, Mapping[str, Any]]  # by table: its declaration
 
     def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
         """The table as these records fill it; records of other runs are left out."""
@@ -60,6 +61,7 @@ class Plan:
             records={record.run_id: record for record in records if record.run_id in wanted},
             references=self.references[table],
             own_data=self.own_data[table],
+            declared=self.declared[table],
             stated=STATED,
         )
 
@@ -120,7 +122,8 @@ def build_plan(
         }
     order = list(Kind)
     ordered = sorted(runs.values(), key=lambda run: order.index(run.kind))  # stable: in order of the tables otherwise
-    return Plan(scale, tuple(ordered), slots, references, own)
+    declared = {table.name: plain(table) for table in tables}
+    return Plan(scale, tuple(ordered), slots, references, own, declared)
 
 
 class Resolver:

@@ -1,8 +1,8 @@
-"""What a step costs, counted while it runs: floating-point operations and passes through the language model.
+"""What a step costs, counted while it runs: floating-point operations, passes and tokens through the language model.
 
 Counted by torch's FlopCounterMode (multiply-add = 2) over forward and backward of the first batches of the run itself,
-so the figure follows the code. Passes are calls of the language model for one batch: the paper's footnote to Tables 1
-and 2.
+so the figure follows the code; the closed form of the same is experiments/planning/flops.py. Passes are calls of the
+language model for one batch: the paper's footnote to Tables 1 and 2.
 """
 
 from collections.abc import Iterable
@@ -25,6 +25,7 @@ class Cost:
 
     flops_per_image: float
     lm_passes: int
+    lm_tokens_per_image: float  # positions through the language model in all passes, padding included
 
 
 def measure(module: nn.Module, batches: Iterable[Any], seed: int) -> Cost:
@@ -33,9 +34,11 @@ def measure(module: nn.Module, batches: Iterable[Any], seed: int) -> Cost:
     Raises ValueError where two batches need different numbers of language-model passes.
     """
     language = getattr(module, "language", None)
-    calls: list[int] = []
-    hook = language.register_forward_hook(lambda *_: calls.append(1)) if isinstance(language, nn.Module) else None
-    flops, images, passes = 0, 0, set()
+    calls: list[int] = []  # positions of each
+    hook = None
+    if isinstance(language, nn.Module):
+        hook = language.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[:2].numel()))
+    flops, images, tokens, passes = 0, 0, 0, set()
     try:
         for step, batch in zip(range(STEPS), batches, strict=False):
             torch.manual_seed(stable_seed(seed, "cost", step))
@@ -44,6 +47,7 @@ def measure(module: nn.Module, batches: Iterable[Any], seed: int) -> Cost:
                 total(module(batch)).backward()
             flops += counter.get_total_flops()
             images += len(batch.images)
+            tokens += sum(calls)
             passes.add(len(calls))
     finally:
         if hook is not None:
@@ -51,4 +55,4 @@ def measure(module: nn.Module, batches: Iterable[Any], seed: int) -> Cost:
         module.zero_grad(set_to_none=True)
     if len(passes) != 1:
         raise ValueError(f"{type(module).__name__} used {sorted(passes)} language-model passes for different batches")
-    return Cost(flops / max(1, images), passes.pop())
+    return Cost(flops / max(1, images), passes.pop(), tokens / max(1, images))

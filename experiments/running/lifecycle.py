@@ -181,6 +181,7 @@ def _write(
         seed=spec.seed,
         images_seen=outcome.images_seen,
         lm_passes=outcome.lm_passes,
+        lm_tokens=outcome.lm_tokens,
         train_flops=outcome.train_flops,
         commit=code.commit,
         dirty=code.dirty,

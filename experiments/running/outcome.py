@@ -30,5 +30,6 @@ class Outcome:
     images_seen: int = 0
     lm_passes: int = 0
     train_flops: float = 0.0
+    lm_tokens: int | None = None
     data_digest: str = ""
     coverage: dict[str, int] = field(default_factory=dict)

@@ -32,7 +32,7 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     vision = build_vision(size, spec.seed)
     if spec.objective is None or spec.optim is None:
         save_encoder(run.folder, vision)
-        return Outcome()
+        return Outcome(lm_tokens=0)
     cls = objectives.get(spec.objective.name)
     config = from_plain(cls.Config, spec.objective.config, f"objective {spec.objective.name}")
     source = Pretraining(place, spec, cls, config)
@@ -75,6 +75,7 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
         images_seen=loader.coverage["images"],
         lm_passes=counted.lm_passes,
         train_flops=counted.flops_per_image * spec.images,
+        lm_tokens=round(counted.lm_tokens_per_image * spec.images),
         data_digest=loader.corpus.digest,
         coverage=dict(loader.coverage),
     )

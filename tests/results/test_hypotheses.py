@@ -124,6 +124,7 @@ def test_a_part_reads_as_a_formula() -> None:
     assert Part(LOSS, {"a": -1.0, "b": 1.1}).text == "−a + 1.1 b in loss"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 6])
 def test_a_scorecard_is_wrong_at_most_once_in_twenty(parts: int) -> None:
     """Five claims at the very edge: every decision is an error, and Holm keeps any of them below 5 %."""

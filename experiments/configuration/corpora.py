@@ -8,6 +8,8 @@ from typing import Literal
 
 from data.corpora import PEAK_LEARNING_RATE, find_shards
 from data.readers.index import digest_shards, list_shards
+from data.toyworld.rules import DocumentRules
+from data.toyworld.spec import ToyworldSpec
 from experiments.configuration.config import DataConfig
 from experiments.configuration.overrides import ConfigError, suggest
 
@@ -51,6 +53,12 @@ TASKS = {
     "retrieve": TaskData("retrieval_train", ("coco", "flickr30k")),
     "caption": TaskData("caption_train", ("coco", "nocaps")),
 }
+
+
+def embedded(data: DataConfig) -> ToyworldSpec:
+    """The embedded corpus of these settings."""
+    rules = DocumentRules(redundancy=data.toyworld_redundancy)
+    return ToyworldSpec(seed=data.toyworld_seed, rules=rules)
 
 
 def get_corpus(name: str) -> PretrainCorpus:

@@ -4,10 +4,10 @@ A reader gives a RawDocument (every image and sentence of a page, nothing decode
 is none); sampling turns a RawDocument into a Document, the ordered text and image segments all objectives see.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Cause(StrEnum):
@@ -104,8 +104,24 @@ class Corpus(Protocol):
     """Random access to the raw documents of a folder, in an order that depends on its content only."""
 
     name: str
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal content."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> RawDocument | Bad: ...
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A corpus that says how its documents lie."""
+
+    @property
+    def shard_sizes(self) -> Sequence[int]:
+        """Documents of each shard, in the order of the corpus."""
+
+    @property
+    def window(self) -> int | None:
+        """How many shards are read together; None where any order is cheap."""

@@ -25,7 +25,7 @@ WITHOUT_TORCH = ("results", "experiments.configuration", "experiments.planning",
 # The rooms of experiments/, each of which may use those before it.
 ROOMS = ("configuration", "planning", "running", "launching")
 # What a room of data/ may use of the others; the ground floor is open to all of them.
-DATA_ROOMS = {"readers": (), "loading": ("readers",), "convert": (), "toyworld": ()}
+DATA_ROOMS = {"readers": (), "loading": ("readers",), "convert": (), "toyworld": (), "audit": ("loading",)}
 # What results may use: numpy resamples test items, pandas makes the long form.
 LIBRARIES_OF_RESULTS = {"numpy", "pandas"} | set(sys.stdlib_module_names)
 

@@ -11,18 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from data.batch import Batch, Layout
 from data.document import Bad, Cause, Corpus
 from data.images import ImageTransform
 from data.loading.cache import Pictures, shared_pictures
 from data.loading.collate import Item, collate
 from data.loading.draw import Drawer, Drawn
+from data.loading.order import Windows, order_of
 from data.loading.progress import Progress
 from data.loading.render import PAIR_LAYOUTS, Writing
 from data.loading.select import Rules
-from data.seeds import generator
 from data.tokenizer import Tokenizer
 
 STATE_VERSION = 1
@@ -80,7 +78,9 @@ class Loader:
         self._check()
         self.steps = -(-total_images // images_per_step)
         self._progress = Progress()
-        self._order: tuple[int, np.ndarray] | None = None
+        self._order = order_of(corpus, seed)
+        # What is read in windows comes back an epoch later: to keep any of it would fill the memory and serve nobody.
+        streamed = isinstance(self._order, Windows)
         self._drawer = Drawer(
             corpus,
             tokenizer,
@@ -89,8 +89,8 @@ class Loader:
             patches=patches,
             seq_len=seq_len,
             seed=seed,
-            cache_documents=cache_documents,
-            pictures=pictures,
+            cache_documents=0 if streamed else cache_documents,
+            pictures=Pictures(0) if streamed else pictures,
         )
 
     def _check(self) -> None:
@@ -129,12 +129,6 @@ class Loader:
         """The first few "doc_id: message" of each cause."""
         return {cause: list(held) for cause, held in self._progress.examples.items()}
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The corpus indices of an epoch in reading order [len(corpus)]; a function of (seed, epoch)."""
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, generator(self.seed, "order", epoch).permutation(len(self.corpus))
-        return self._order[1]
-
     def state(self) -> dict[str, Any]:
         """Everything to continue after the last batch given, as JSON values; give it to `batches`."""
         return {"version": STATE_VERSION, "of": self._identity(), "progress": self._progress.plain()}
@@ -150,7 +144,7 @@ class Loader:
             "seq_len": self.seq_len,
             "images_per_step": self.images_per_step,
             "seed": self.seed,
-        }
+        } | ({"order": self._order.name} if isinstance(self._order, Windows) else {})
 
     def batches(self, start: int | Mapping[str, Any] = 0) -> Iterator[Batch]:
         """The batches after `start`, equal to those an uninterrupted iteration gives from there.
@@ -196,9 +190,9 @@ class Loader:
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"loader state has version {state.get('version')!r}; this code reads {STATE_VERSION}")
         mine, theirs = self._identity(), state["of"]
-        differing = [key for key in mine if mine[key] != theirs.get(key)]
+        differing = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key)]
         if differing:
-            values = "; ".join(f"{key}: {theirs.get(key)!r} saved, {mine[key]!r} now" for key in differing)
+            values = "; ".join(f"{key}: {theirs.get(key)!r} saved, {mine.get(key)!r} now" for key in differing)
             raise ValueError(
                 f"the loader state of {self.corpus.name!r} is of another run ({values}). "
                 "Restore what was changed, or start from step 0."
@@ -238,7 +232,7 @@ class Loader:
 
     def _draw(self, progress: Progress) -> Drawn | Bad:
         epoch, at = divmod(progress.position, len(self.corpus))
-        drawn, removed = self._drawer.read(int(self.order(epoch)[at]), epoch)
+        drawn, removed = self._drawer.read(self._order.index(epoch, at), epoch)
         for bad in removed:
             progress.note(bad)
         if isinstance(drawn, Bad):

@@ -8,14 +8,16 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 NOTE_FIELDS = [("shard", np.int32), ("note_start", np.int64), ("note_size", np.int32)]
 
@@ -35,6 +37,7 @@ class Scan:
 
     rows: np.ndarray
     notes: bytes
+    whole: bool = True  # else its last row stands for what is lost of it
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,24 @@ class Index:
 
     rows: np.ndarray
     notes: np.ndarray
-    shard_sizes: tuple[int, ...]
+    shard_sizes: tuple[int, ...]  # rows of each shard
+    whole: tuple[bool, ...]  # whether each shard could be read to its end
+
+    @property
+    def last(self) -> np.ndarray:
+        """The row with which each shard ends, [shards]; that of an empty shard belongs to one before."""
+        return np.cumsum(self.shard_sizes) - 1
+
+    @property
+    def lost(self) -> list[int]:
+        """The rows that stand for what is lost of a shard."""
+        return self.last[[not each for each in self.whole]].tolist() if self.whole else []
+
+    @property
+    def typical(self) -> int | None:
+        """How many samples a shard usually holds: the median of the whole ones; None where there is none."""
+        known = sorted(size for size, whole in zip(self.shard_sizes, self.whole, strict=True) if whole and size)
+        return known[len(known) // 2] if known else None
 
     def note(self, row: np.void) -> str:
         """The string stored with a row: a sample's key, or why there is none."""
@@ -77,41 +97,48 @@ def build_index(
     if cache is None:
         chunks = list(_scans(shards, scan, processes))
         rows = np.concatenate([np.empty(0, dtype), *(chunk.rows for chunk in chunks)])
-        return _index(rows, np.frombuffer(b"".join(chunk.notes for chunk in chunks), np.uint8), len(shards))
-    layout = f"{dtype.descr} {scan.__module__}.{scan.__qualname__} {[(s.name, s.size, s.modified) for s in shards]}"
+        notes = np.frombuffer(b"".join(chunk.notes for chunk in chunks), np.uint8)
+        return Index(rows, notes, tuple(len(each.rows) for each in chunks), tuple(each.whole for each in chunks))
+    layout = f"2 {dtype.descr} {scan.__module__}.{scan.__qualname__} {[(s.name, s.size, s.modified) for s in shards]}"
     folder = cache / f"index-{hashlib.sha256(layout.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache))
+        unfinished = Path(tempfile.mkdtemp(prefix="partial-", dir=cache))
         try:
-            with (partial / "rows").open("wb") as rows_file, (partial / "notes").open("wb") as notes_file:
+            found: list[tuple[int, bool]] = []
+            with (unfinished / "rows").open("wb") as rows_file, (unfinished / "notes").open("wb") as notes_file:
                 for chunk in _scans(shards, scan, processes):
                     rows_file.write(chunk.rows.tobytes())
                     notes_file.write(chunk.notes)
+                    found.append((len(chunk.rows), chunk.whole))
+            (unfinished / "shards").write_bytes(np.array(found, "<i8").tobytes())
             if not folder.is_dir():
-                os.rename(partial, folder)  # atomic: a reader sees a whole index or none
+                os.rename(unfinished, folder)  # atomic: a reader sees a whole index or none
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return _index(_map(folder / "rows", dtype), _map(folder / "notes", np.dtype(np.uint8)), len(shards))
+            shutil.rmtree(unfinished, ignore_errors=True)
+    held = np.fromfile(folder / "shards", "<i8").reshape(-1, 2)
+    rows, notes = _map(folder / "rows", dtype), _map(folder / "notes", np.dtype(np.uint8))
+    return Index(rows, notes, tuple(held[:, 0].tolist()), tuple(map(bool, held[:, 1])))
 
 
 def _scans(shards: Sequence[Shard], scan: Callable[[Path], Scan], processes: int) -> Iterator[Scan]:
     paths = [shard.path for shard in shards]
+    bar = partial(tqdm, total=len(paths), unit="shard", desc="indexing", disable=None if len(paths) > 1 else True)
     if processes == 1:
-        yield from _globalised(map(scan, paths))
+        yield from _globalised(bar(map(scan, paths)))
         return
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:  # the caller may have threads, so no fork
-        yield from _globalised(pool.map(scan, paths))
+        yield from _globalised(bar(pool.map(scan, paths, chunksize=8)))
 
 
-def _globalised(scans: Iterator[Scan]) -> Iterator[Scan]:
+def _globalised(scans: Iterable[Scan]) -> Iterator[Scan]:
     base = 0
     for number, chunk in enumerate(scans):
         rows = chunk.rows.copy()
         rows["shard"] = number
         rows["note_start"] += base
         base += len(chunk.notes)
-        yield Scan(rows, chunk.notes)
+        yield Scan(rows, chunk.notes, chunk.whole)
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -120,11 +147,16 @@ def _map(path: Path, dtype: np.dtype) -> np.ndarray:
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-def _index(rows: np.ndarray, notes: np.ndarray, shards: int) -> Index:
-    return Index(rows, notes, tuple(np.bincount(rows["shard"], minlength=shards).tolist()))
+LARGEST_SHUFFLED = 1 << 20  # entries of a corpus that is still permuted whole
+WIDEST = 64  # shards that are read together at most: after a restart so many have to be opened
 
 
-def typical_size(sizes: Sequence[int], whole: Sequence[bool]) -> int | None:
-    """How many samples a shard of the corpus usually holds: the median of the whole ones; None where there is none."""
-    known = sorted(size for size, is_whole in zip(sizes, whole, strict=True) if is_whole and size)
-    return known[len(known) // 2] if known else None
+def window_of(entries: int, shards: int, unpacked: int = 0, budget: int = 1) -> int | None:
+    """How many shards to read together; None where the whole corpus can be permuted.
+
+    unpacked: bytes that reading them all would have to hold, of which `budget` may be.
+    """
+    if entries <= LARGEST_SHUFFLED and unpacked <= budget:
+        return None
+    held = budget * shards // unpacked if unpacked else WIDEST
+    return max(1, min(WIDEST, held))

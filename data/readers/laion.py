@@ -18,7 +18,7 @@ import numpy as np
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
-from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, typical_size
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
 from data.readers.tars import declared_size, read_headers
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -64,13 +64,11 @@ class LaionCorpus:
         self._shards = tuple(shards)
         self._index = build_index(shards, ROW, scan_tar, cache, processes)
         self.shard_sizes = self._index.shard_sizes
-        cut = set(self._index.rows["shard"][self._index.rows["fault"] == _CUT].tolist())
-        self._typical = typical_size(self.shard_sizes, [shard not in cut for shard in range(len(shards))])
 
     def __len__(self) -> int:
         return len(self._index.rows)
 
-    def __getitem__(self, index: int | np.integer) -> RawDocument | Bad:
+    def __getitem__(self, index: int) -> RawDocument | Bad:
         """The pair at `index`, its image still unread; Bad when caption, image or label cannot be used."""
         row = self._index.rows[index]
         shard = self._shards[row["shard"]]
@@ -96,16 +94,21 @@ class LaionCorpus:
         image = SpanBytes(shard.path, int(row["image_start"]), int(row["image_size"]))
         return self._document(doc_id, f"{key}.{IMAGE_SUFFIXES[row['suffix']]}", image, text, record, label)
 
+    @property
+    def window(self) -> int | None:
+        """How many shards are read together; None where any order is cheap."""
+        return window_of(len(self), len(self._shards))
+
     def lost_shards(self) -> list[Bad]:
         """Shards that are cut or cannot be read, each with what is lost with it."""
-        found = (self[index] for index in np.flatnonzero(self._index.rows["fault"] == _CUT))
+        found = (self[index] for index in self._index.lost)
         return [bad for bad in found if isinstance(bad, Bad)]
 
     def _cut(self, doc_id: str, number: int) -> Bad:
         """What is lost with a shard that is cut or damaged: what is said of it beside it, else as other shards hold."""
         shard, kept = self._shards[number], self.shard_sizes[number] - 1
         said = declared_size(shard.path)
-        held = self._typical if said is None else said
+        held = self._index.typical if said is None else said
         why = f"{shard.name} is cut or damaged here; samples before this one are used"
         if held is None:
             return Bad(doc_id, Cause.BAD_TAR, f"{why}; nothing says how many it held")
@@ -234,4 +237,4 @@ def _scan(samples: list[tuple[str, Members]], dotted: list[str], cut: str | None
         notes.append(cut.encode("utf-8", "replace"))
     rows["note_size"] = [len(note) for note in notes]
     rows["note_start"] = np.cumsum(rows["note_size"]) - rows["note_size"]
-    return Scan(rows, b"".join(notes))
+    return Scan(rows, b"".join(notes), cut is None)

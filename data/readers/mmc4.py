@@ -10,7 +10,7 @@ counts for as many documents as a shard usually holds.
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ import numpy as np
 from data.document import Bad, Cause, RawDocument
 from data.errors import CorpusError
 from data.files import read_span
-from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, typical_size
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
 from data.readers.mmc4_images import find_images
 from data.readers.mmc4_record import image_name, parse_line, read_document
-from data.readers.zips import Unusable, unzip
+from data.readers.zips import UNPACKED_BYTES, Unusable, read_zip, unzip
 
 SHARD_NAME = re.compile(r"docs_(?:no_face_)?shard_(\d+)(?:_v\d+)?\.jsonl(?:\.zip)?")
 PROBED_NAMES = 1000
@@ -63,8 +63,6 @@ class Mmc4Corpus:
         self._shards = tuple(shards)
         self._index = build_index(shards, _ROW, scan_lines, cache, processes)
         self.shard_sizes = self._index.shard_sizes
-        lost = set(self._index.rows["shard"][self._index.rows["size"] < 0].tolist())
-        self._typical = typical_size(self.shard_sizes, [shard not in lost for shard in range(len(shards))])
         numbers = [shard_number(shard.path) for shard in shards]
         places = range(len(shards)) if positions is None else positions
         self.layout = find_images(images, numbers, places, self._probed(), cache, processes)
@@ -72,7 +70,7 @@ class Mmc4Corpus:
     def __len__(self) -> int:
         return len(self._index.rows)
 
-    def __getitem__(self, index: int | np.integer) -> RawDocument | Bad:
+    def __getitem__(self, index: int) -> RawDocument | Bad:
         """The document at `index`, its images still unread; Bad when the line or the shard cannot be used."""
         row = self._index.rows[index]
         shard = self._shards[row["shard"]]
@@ -82,21 +80,29 @@ class Mmc4Corpus:
         except Unusable as error:
             return Bad(doc_id, error.cause, *self._weighed(row, str(error)))
 
+    @cached_property
+    def window(self) -> int | None:
+        """How many shards are read together; None where any order is cheap. Zipped ones are held unpacked."""
+        last = self._index.rows[self._index.last[[size > 0 for size in self.shard_sizes]]]
+        zipped = np.array([shard.path.suffix == ".zip" for shard in self._shards])
+        unpacked = (last["start"] + np.maximum(last["size"], 0))[zipped[last["shard"]]]
+        return window_of(len(self), len(self._shards), int(unpacked.sum()), UNPACKED_BYTES)
+
     def lost_shards(self) -> list[Bad]:
         """Shards that are cut or cannot be read, each with what is lost with it."""
-        found = (self[index] for index in np.flatnonzero(self._index.rows["size"] < 0))
+        found = (self[index] for index in self._index.lost)
         return [bad for bad in found if isinstance(bad, Bad)]
 
     def _weighed(self, row: np.void, message: str) -> tuple[str, int]:
         """The message of a Bad, and how many documents are lost with it."""
         if row["size"] >= 0:
             return message, 1
-        if self._typical is None:
+        if self._index.typical is None:
             return f"{message}; nothing says how many documents it held", 1
-        lost = max(1, self._typical - int(row["line"]))
-        return f"{message}; about {lost} documents are lost, as other shards hold {self._typical}", lost
+        lost = max(1, self._index.typical - int(row["line"]))
+        return f"{message}; about {lost} documents are lost, as other shards hold {self._index.typical}", lost
 
-    def _record(self, index: int | np.integer) -> dict[str, Any]:
+    def _record(self, index: int) -> dict[str, Any]:
         row = self._index.rows[index]
         if row["size"] < 0:
             cause, _, message = self._index.note(row).partition(" ")
@@ -117,7 +123,7 @@ class Mmc4Corpus:
         probed: list[tuple[int, Mapping[str, Any]]] = []
         for index in np.unique(np.linspace(0, max(0, len(self) - 1), 128).astype(int)) if len(self) else ():
             try:
-                listed = self._record(index).get("image_info")
+                listed = self._record(int(index)).get("image_info")
             except Unusable:
                 continue  # counted when the document is read
             entries = listed if isinstance(listed, list) else []
@@ -152,7 +158,7 @@ def scan_lines(path: Path) -> Scan:
     last = b""
     try:
         zipped = path.suffix == ".zip"
-        with BytesIO(unzip(path, path.stat().st_mtime_ns)) if zipped else path.open("rb") as lines:
+        with BytesIO(read_zip(path)) if zipped else path.open("rb") as lines:
             for line in lines:
                 if line.strip():
                     rows.append((0, 0, 0, number, start, len(line)))
@@ -170,4 +176,4 @@ def scan_lines(path: Path) -> Scan:
     except Unusable as error:
         note = f"{error.cause} {error}".encode()
         rows.append((0, 0, len(note), len(rows), start, -1))
-    return Scan(np.array(rows, _ROW), note)
+    return Scan(np.array(rows, _ROW), note, not note)

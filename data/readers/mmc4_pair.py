@@ -1,11 +1,16 @@
 """MMC4-Pair (LCL section 4.1): the pictures that documents show with the sentences they matched, as pairs."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from data.document import Bad, Cause, Corpus, RawDocument
+from data.document import Bad, Cause, Corpus, RawDocument, Sharded
 
 
 class Mmc4Pairs:
@@ -15,19 +20,29 @@ class Mmc4Pairs:
     that both corpora expose the same images. Documents and images that cannot be read stay in the list as their Bad.
     """
 
-    def __init__(self, corpus: Corpus, select: Callable[[RawDocument], Sequence[int]], name: str = "mmc4-pair") -> None:
-        """One pass over the documents; only (document, image) numbers are kept."""
+    def __init__(
+        self,
+        corpus: Corpus,
+        select: Callable[[RawDocument], Sequence[int]],
+        name: str = "mmc4-pair",
+        saved: Path | None = None,
+    ) -> None:
+        """One pass over the documents; only (document, image) numbers are kept.
+
+        Args:
+            corpus: the documents.
+            select: chooses the images of a document.
+            name: prefix of messages about the pairs.
+            saved: file of the numbers, for this corpus and this `select`: read where it exists, else written.
+        """
         self.name = name
         self._corpus = corpus
-        pairs: list[tuple[int, int]] = []
-        self.documents_without_pairs = 0
-        for at in range(len(corpus)):
-            raw = corpus[at]
-            # Images count from 0; what cannot be read has numbers below: the document -1, its k-th removed -2-k.
-            kept = [-1] if isinstance(raw, Bad) else [*select(raw), *_unread_images(raw)]
-            self.documents_without_pairs += not kept
-            pairs += [(at, image) for image in kept]
-        self._pairs = np.array(pairs, "<i4").reshape(-1, 2)
+        if saved is not None and saved.is_file():
+            self._pairs = np.load(saved, mmap_mode="r", allow_pickle=False)
+        else:
+            self._pairs = np.array(list(_numbers(corpus, select)), "<i4").reshape(-1, 2)
+            if saved is not None:
+                _save(saved, self._pairs)
         self.digest = hashlib.sha256(corpus.digest.encode() + self._pairs.tobytes()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -42,6 +57,18 @@ class Mmc4Pairs:
     def document(self) -> np.ndarray:
         """Index of each pair's document, [pairs], ascending."""
         return self._pairs[:, 0]
+
+    @property
+    def window(self) -> int | None:
+        """As of the documents."""
+        return self._corpus.window if isinstance(self._corpus, Sharded) else None
+
+    @cached_property
+    def shard_sizes(self) -> tuple[int, ...]:
+        """Pairs of each shard of the documents."""
+        sizes = self._corpus.shard_sizes if isinstance(self._corpus, Sharded) else [len(self._corpus)]
+        ends = np.searchsorted(self.document, np.cumsum(sizes))
+        return tuple(np.diff(ends, prepend=0).tolist())
 
     def __getitem__(self, index: int) -> RawDocument | Bad:
         """The pair at `index`, with doc_id "<doc>#<image_name>"."""
@@ -61,6 +88,22 @@ class Mmc4Pairs:
             return Bad(doc_id, Cause.EMPTY_TEXT, f"matched sentence {anchor} is empty")
         meta = {"url": raw.meta.get("url")}
         return RawDocument(doc_id, (text,), (ref,), (0,), (raw.scores[image],), meta=meta)
+
+
+def _numbers(corpus: Corpus, select: Callable[[RawDocument], Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """(document, image) of every pair; what cannot be read is below 0: a document -1, its k-th removed -2-k."""
+    for at in tqdm(range(len(corpus)), unit="document", desc="pairs", disable=None, leave=False):
+        raw = corpus[at]
+        kept = [-1] if isinstance(raw, Bad) else [*select(raw), *_unread_images(raw)]
+        yield from ((at, image) for image in kept)
+
+
+def _save(path: Path, pairs: np.ndarray) -> None:
+    """At once, as other processes may read or write it too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        np.save(file, pairs, allow_pickle=False)
+    os.replace(file.name, path)
 
 
 def _unread_images(raw: RawDocument) -> list[int]:

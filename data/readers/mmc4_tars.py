@@ -18,7 +18,7 @@ import numpy as np
 from data.document import Bad, Cause, RawDocument
 from data.errors import BadImage
 from data.files import read_span
-from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, typical_size
+from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
 from data.readers.mmc4_record import parse_line, read_document
 from data.readers.tars import declared_size, read_headers
 from data.readers.zips import Unusable
@@ -84,13 +84,11 @@ class Mmc4TarCorpus:
         self._shards = tuple(shards)
         self._index = build_index(shards, _ROW, scan_documents, cache, processes)
         self.shard_sizes = self._index.shard_sizes
-        cut = set(self._index.rows["shard"][self._index.rows["size"] < 0].tolist())
-        self._typical = typical_size(self.shard_sizes, [shard not in cut for shard in range(len(shards))])
 
     def __len__(self) -> int:
         return len(self._index.rows)
 
-    def __getitem__(self, index: int | np.integer) -> RawDocument | Bad:
+    def __getitem__(self, index: int) -> RawDocument | Bad:
         """The document at `index`, its images still unread; Bad when the record or the shard cannot be used."""
         row = self._index.rows[index]
         shard = self._shards[row["shard"]]
@@ -109,15 +107,20 @@ class Mmc4TarCorpus:
         except Unusable as error:
             return Bad(doc_id, error.cause, str(error))
 
+    @property
+    def window(self) -> int | None:
+        """How many shards are read together; None where any order is cheap."""
+        return window_of(len(self), len(self._shards))
+
     def lost_shards(self) -> list[Bad]:
         """Shards that are cut or cannot be read, each with what is lost with it."""
-        found = (self[index] for index in np.flatnonzero(self._index.rows["size"] < 0))
+        found = (self[index] for index in self._index.lost)
         return [bad for bad in found if isinstance(bad, Bad)]
 
     def _cut(self, doc_id: str, number: int) -> Bad:
         shard, kept = self._shards[number], self.shard_sizes[number] - 1
         said = declared_size(shard.path)
-        held = self._typical if said is None else said
+        held = self._index.typical if said is None else said
         why = f"{shard.name} is cut or damaged here; documents before are used"
         if held is None:
             return Bad(doc_id, Cause.BAD_TAR, f"{why}; nothing says how many it held")
@@ -139,7 +142,7 @@ def scan_documents(path: Path) -> Scan:
     rows["start"], rows["size"] = ([each[part] for each in found] for part in (1, 2))
     rows["note_size"] = [len(key) for key, _, _ in found]
     rows["note_start"] = np.cumsum(rows["note_size"]) - rows["note_size"]
-    return Scan(rows, b"".join(key for key, _, _ in found))
+    return Scan(rows, b"".join(key for key, _, _ in found), whole)
 
 
 def _is_json(suffix: str) -> bool:

@@ -42,7 +42,7 @@ class Unzipped:
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
-        content = _read_zip(path)
+        content = read_zip(path)
         self._left -= len(content)
         while self._left < 0 and self._held:
             self._left += len(self._held.popitem(last=False)[1])
@@ -50,10 +50,11 @@ class Unzipped:
         return content
 
 
-unzip = Unzipped(512 * 2**20)
+UNPACKED_BYTES = 256 * 2**20  # of shards that a process keeps
+unzip = Unzipped(UNPACKED_BYTES)
 
 
-def _read_zip(path: Path) -> bytes:
+def read_zip(path: Path) -> bytes:
     """The one jsonl of a zipped shard."""
     try:
         with zipfile.ZipFile(path) as archive:

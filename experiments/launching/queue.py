@@ -93,14 +93,13 @@ def cancel(jobs: Sequence[str]) -> None:
 def restart(job: str, restarts: int) -> str:
     """Let the job this process runs in, which has been restarted so often, run again; what came of that, in words.
 
-    SLURM restarts a job of a node that failed, and most preempted ones, by itself; asking then too would restart the
-    new one. A job that somebody has cancelled stays so. Raises SlurmError.
+    Asked for only while SLURM counts it as running. One that is cancelled is COMPLETING when its process is told, and
+    so is one that SLURM preempts or takes from a failed node, which it restarts by itself: asking too would bring back
+    the first and restart the new process of the others. Raises SlurmError.
     """
     words = command(["scontrol", "--oneliner", "show", "job", job], waits=BRIEFLY).split()
     found = dict(word.split("=", 1) for word in words if "=" in word)
-    if found.get("JobState") == "CANCELLED":
-        return "was cancelled"
-    if found.get("JobState") == "PENDING" or found.get("Restarts") not in (None, str(restarts)):
-        return "is restarted by SLURM"
+    if (state := found.get("JobState")) != "RUNNING" or found.get("Restarts") != str(restarts):
+        return f"is {state} by SLURM's own will"
     command(["scontrol", "requeue", job], waits=())
     return "is requeued"

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from submitit.core.utils import DelayedSubmission
 
 from experiments.launching import queue
 from experiments.launching.machine import Machine
+from experiments.launching.states import look, submitted
 
 logger = logging.getLogger(__name__)
 
@@ -71,14 +73,16 @@ class Task:
             _again()
 
     def _do(self, machine: "Machine", log: Path) -> None:
-        from experiments.launching.states import look
+        from experiments.launching.reconcile import settle
         from experiments.running.attempts import Held, LeaseLost
         from experiments.running.lifecycle import execute, parents
 
-        folder = machine.place.runs / self.run_id
-        for parent in parents(folder):  # one that another sweep does has no job to depend on
-            while look(machine.place.runs / parent, {}).state == "running":
-                time.sleep(POLL_SECONDS)
+        needed = parents(machine.place.runs / self.run_id)
+        if needed:
+            _wait_for(needed, machine)
+            submissions = [found for each in needed if (found := submitted(machine.place.runs / each)) is not None]
+            settle(needed, machine.place, machine.scale, queue.those(each.job for each in submissions))
+            _wait_for(needed, machine)  # another transfer may be writing down the same
         while True:
             try:
                 execute(self.run_id, machine.place, machine.scale, job=job_id(), log=str(log))
@@ -89,6 +93,12 @@ class Task:
             except Held as held:  # perhaps on a node that SLURM takes for dead: wait until it ends, or beats no more
                 logger.info("waiting: %s", held)
                 time.sleep(POLL_SECONDS)
+
+
+def _wait_for(run_ids: Sequence[str], machine: Machine) -> None:
+    """Until nobody is at these runs: one that another sweep does has no job to depend on."""
+    while any(look(machine.place.runs / run_id, {}).state == "running" for run_id in run_ids):
+        time.sleep(POLL_SECONDS)
 
 
 def _again() -> None:

@@ -4,6 +4,7 @@ Specs say what is read by content; `Place` says where it lies here. Everything i
 embedded corpus comes in by the same door as a user's own.
 """
 
+import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,11 @@ def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus,
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
         documents = replace(rules, text_len=None)
         key = (getattr(place.data, field), opened.digest, documents, seed)
-        return _kept(key, lambda: Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed))), rules
+        rule = hashlib.sha256(f"{opened.digest} {documents} {seed}".encode()).hexdigest()[:16]
+        saved = place.shared / "indexes" / f"pairs-{rule}.npy"
+        return _kept(
+            key, lambda: Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed), saved=saved)
+        ), rules
     return _kept((getattr(place.data, field), opened.digest), lambda: opened), rules
 
 

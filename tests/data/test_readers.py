@@ -548,7 +548,6 @@ def test_pairs_are_the_selected_images_with_their_sentences(tmp_path):
     assert [each.cause for each in read(pairs) if isinstance(each, Bad)] == [Cause.BAD_JSON, Cause.EMPTY_TEXT]
     assert (pairs[3].anchors, pairs[3].scores, pairs[3].images[0].label) == ((0,), (0.9,), 3)
     assert pairs[0].images[0].read() == b"0/a.jpg"
-    assert pairs.documents_without_pairs == 1
     assert pairs.digest != Mmc4Pairs(corpus, lambda raw: [0]).digest
 
 

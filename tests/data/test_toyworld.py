@@ -20,6 +20,7 @@ from data.corpora import open_corpus
 from data.document import Bad
 from data.images import open_image
 from data.readers import downstream
+from data.readers.imagenet import imagenet
 from data.toyworld import write
 from data.toyworld.language import CAPTIONS, DISTRACTORS, EMPTY_LEADS, EMPTY_TITLES, HELD_OUT, NAMES
 from data.toyworld.patterns import COLOURS, PATTERNS, PLAIN, WAVY, Scene, Style, render
@@ -77,8 +78,8 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 def splits(folder: Path) -> list[Split]:
     return [
-        downstream.imagenet(folder / "imagenet", "train"),
-        downstream.imagenet(folder / "imagenet", "val"),
+        imagenet(folder / "imagenet", "train"),
+        imagenet(folder / "imagenet", "val"),
         downstream.karpathy(folder / "coco" / "dataset_coco.json", folder / "coco" / "images", "val"),
         downstream.karpathy(folder / "coco" / "dataset_coco.json", folder / "coco" / "images", "test"),
         downstream.karpathy(folder / "flickr30k" / "dataset_flickr30k.json", folder / "flickr30k" / "images", "test"),

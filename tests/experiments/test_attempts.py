@@ -62,6 +62,14 @@ def test_of_many_that_claim_at_once_one_gets_it(tmp_path: Path) -> None:
         assert got.count(True) == 1 and len(every(folder)) == 1
 
 
+def test_who_looked_a_moment_too_early_does_not_get_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim(tmp_path)
+    views = [None, newest(tmp_path)]  # of one that looks before the first has claimed, and claims after it
+    monkeypatch.setattr(attempts, "newest", lambda folder: views.pop(0))
+    with pytest.raises(Held):
+        claim(tmp_path)
+
+
 def _claimed(folder: Path) -> bool:
     try:
         claim(folder)

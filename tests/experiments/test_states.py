@@ -155,6 +155,24 @@ def test_status_shows_rows_by_stages_and_what_went_wrong(
     assert "ended without a record; the log is /logs/7_0-r0.log" in said
 
 
+def test_watching_shows_it_again_and_again_until_the_user_has_seen_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_of(tmp_path, "local", {"pretrain": "one"})
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 1:
+            claim(tmp_path / "one")
+        else:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", nap)
+    assert status.main(["table1", "--runs", str(tmp_path), "--watch"]) == 0
+    assert naps == [status.REFRESH_SECONDS] * 2 and "1 running" in capsys.readouterr().out
+
+
 def test_an_unknown_sweep_is_answered_with_those_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command_of in (status, cancel):
         assert command_of.main(["table1", "--runs", str(tmp_path)]) == 2

@@ -7,6 +7,10 @@ import pytest
 from experiments.running.stopping import SIGNALS, Stopped, between_steps, stoppable
 
 
+def test_a_terminal_a_user_and_a_scheduler_are_heard() -> None:
+    assert {each.name for each in SIGNALS} == {"SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"}
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_what_is_being_done(number: signal.Signals) -> None:
     with pytest.raises(Stopped, match=number.name), stoppable():

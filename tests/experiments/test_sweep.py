@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from sweep_helpers import ROOT, arguments, environment, small_suite, statuses, tables, with_corpus
 
+from experiments import status as status_of
 from experiments import sweep
 from experiments.launching import inline
 from experiments.sweep import main
@@ -293,6 +294,8 @@ def test_running_again_reuses_everything(
     capsys.readouterr()
     assert main(arguments(runs, "--dry-run")) == 0
     assert "9 runs: 9 done and reused" in capsys.readouterr().out
+    assert status_of.main(["small", "--runs", str(runs)]) == 0
+    assert "9 runs: 9 done (local, from " in capsys.readouterr().out
 
 
 @pytest.mark.slow

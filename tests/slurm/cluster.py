@@ -75,7 +75,8 @@ class Cluster:
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         host, ports = socket.gethostname(), _free_ports(NODES + 1)
         nodes = "\n".join(
-            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} CPUs={CPUS} State=UNKNOWN"
+            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} "
+            f"CPUs={CPUS} RealMemory=4000 Feature=fast State=UNKNOWN"
             for i in range(1, NODES + 1)
         )
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,190 @@
+"""What a corpus holds and what a run would make of it, before GPU weeks go into it.
+
+    python -m data.audit CORPUS [--shards 20] [--against coco=COCO/images]
+
+Reads every document (or those of some shards, evenly over the corpus) as a run would, decodes the images it would
+choose, and prints what was kept, what was not chosen, what is broken and where, duplicates, pictures that an evaluation
+set holds too, steps of an epoch and how much of the rows is padding. The same as JSON and as a picture on request.
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data.audit.picture import draw
+from data.audit.survey import Pictures, Survey, packed, survey
+from data.corpora import find_shards, open_corpus
+from data.document import Bad, Cause, Corpus
+from data.errors import CorpusError
+from data.loading.check import spread
+from data.loading.select import Rules
+from data.tokenizer import Tokenizer
+
+VOCABULARY = 4096  # of the BPE that counts tokens where no tokenizer is given
+SHOWN = 5  # shards and overlaps in the printed report
+
+
+def report(found: Survey, corpus: Corpus, seq_len: int, images_per_step: int) -> dict[str, Any]:
+    """Everything that is said about a corpus, as JSON values."""
+    wanted = found.documents - found.causes[Cause.NOT_CHOSEN.value]
+    return {
+        "corpus": {"name": corpus.name, "digest": corpus.digest, "entries": len(corpus)},
+        "documents": {
+            "looked_at": found.documents,
+            "used": found.used,
+            "not_chosen": found.causes[Cause.NOT_CHOSEN.value],
+            "broken": found.broken,
+            "broken_share_of_wanted": round(found.broken / wanted, 4) if wanted else None,
+            "same_text_as_one_before": found.same_text,
+        },
+        "images": {"named": found.images_named, "used": found.images_used, "exact_duplicates": found.duplicates},
+        "per_document": {
+            name: {"mean": round(float(np.mean(values)), 2), "median": float(np.median(values))} if values else None
+            for name, values in (("images", found.images), ("text_tokens", found.tokens), ("row_tokens", found.rows))
+        },
+        "text_tokens_per_image": round(sum(found.tokens) / found.images_used, 2) if found.images_used else None,
+        "causes": {cause: {"count": count, "examples": found.examples[cause]} for cause, count in found.causes.items()},
+        "worst_shards": dict(found.shards.most_common()),
+        "evaluation_overlap": found.overlap,
+        "steps_of_an_epoch": math.ceil(found.images_used / images_per_step),
+        "not_padding": {
+            "one_document_a_row": round(float(np.mean(found.rows)) / seq_len, 4) if found.rows else None,
+            "packed": round(packed(found.rows, seq_len), 4),
+        },
+    }
+
+
+def printed(said: dict[str, Any], images_per_step: int) -> str:
+    """The report as a page of text."""
+    documents, images, padding = said["documents"], said["images"], said["not_padding"]
+    lines = [
+        f"{said['corpus']['name']}: {documents['looked_at']:,} documents looked at",
+        f"  used         {documents['used']:>12,}",
+        f"  not chosen   {documents['not_chosen']:>12,}  sound, but the rules want none of their images",
+        f"  broken       {documents['broken']:>12,}  {_percent(documents['broken_share_of_wanted'])} of the wanted",
+        f"images used    {images['used']:>12,}  of {images['named']:,} named",
+        f"duplicates     {images['exact_duplicates']:>12,}  images equal to one before, byte for byte",
+        f"same text      {documents['same_text_as_one_before']:>12,}  documents equal to one before",
+    ]
+    for name, value in said["per_document"].items():
+        if value is not None:
+            lines.append(f"{name.replace('_', ' '):<14} {value['mean']:>12,}  a document (median {value['median']:g})")
+    lines.append(f"epoch          {said['steps_of_an_epoch']:>12,}  steps of {images_per_step:,} images")
+    if padding["one_document_a_row"] is not None:
+        alone, together = padding["one_document_a_row"], padding["packed"]
+        lines.append(f"no padding     {alone:>12.1%}  of a row that holds one document; {together:.1%} packed")
+    for cause, each in sorted(said["causes"].items(), key=lambda item: -item[1]["count"]):
+        lines += [f"{cause:<24} {each['count']:>8,}", *(f"    {example}" for example in each["examples"])]
+    worst = list(said["worst_shards"].items())[:SHOWN]
+    if worst:
+        lines.append("most is broken in " + ", ".join(f"{shard} ({count:,})" for shard, count in worst))
+    for name, hits in said["evaluation_overlap"].items():
+        lines.append(f"also in {name}: {len(hits):,} images" + "".join(f"\n    {hit}" for hit in hits[:SHOWN]))
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "nothing" if share is None else f"{share:.1%}"
+
+
+def _tokenizer(corpus: Corpus, source: str | None) -> Tokenizer:
+    if source is not None:
+        return Tokenizer.opt(source)
+    texts = [text for entry in spread(corpus) if not isinstance(entry, Bad) for text in entry.segments]
+    return Tokenizer.train_bpe(texts, VOCABULARY)
+
+
+def _threshold(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def _set(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not equals or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER with a folder that exists")
+    return name, Path(folder)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        "python -m data.audit",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Say what a corpus holds and what a run would make of it.",
+        epilog="Exit status: 0; 2 for wrong arguments or a folder that is no corpus.",
+    )
+    top.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of MMC4 shards or of tars")
+    top.add_argument("--shards", type=_positive, help="read only so many shards, evenly over the corpus")
+    top.add_argument("--sim-threshold", type=_threshold, default=0.24, help="of an image to its sentence, or none")
+    top.add_argument("--max-images", type=_positive, default=6, help="of a document")
+    top.add_argument("--seq-len", type=_positive, default=2048, help="longest row of a document in tokens")
+    top.add_argument("--text-len", type=_positive, default=80, help="longest caption of a pair in tokens")
+    top.add_argument(
+        "--patches", type=_positive, default=196, help="positions of an image: 196 of ViT-B/16 at 224 pixels"
+    )
+    top.add_argument("--images-per-step", type=_positive, default=8192, help="batch of the run")
+    top.add_argument("--tokenizer", help="OPT's, by folder or local name; without it a BPE of the corpus's own text")
+    top.add_argument("--against", type=_set, action="append", default=[], metavar="NAME=FOLDER",
+                     help="folder of an evaluation set's pictures")  # fmt: skip
+    top.add_argument("--cache", type=Path, help="folder that keeps the index of the shards")
+    top.add_argument("--json", type=Path, help="write everything there")
+    top.add_argument("--picture", type=Path, help="write the counts there as a PNG")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    args = parser().parse_args(arguments)
+    try:
+        pairs = find_shards(args.corpus).form == "laion"
+        corpus = open_corpus(args.corpus, cache=args.cache, shards=args.shards)
+        tokenizer = _tokenizer(corpus, args.tokenizer)
+        rules = Rules(
+            sim_threshold=args.sim_threshold, max_images=args.max_images, text_len=args.text_len if pairs else None
+        )
+        found = survey(
+            corpus,
+            tqdm(range(len(corpus)), unit="document", desc="reading", disable=None),
+            rules,
+            tokenizer,
+            patches=args.patches,
+            seq_len=args.seq_len,
+            against={name: Pictures(folder) for name, folder in args.against},
+        )
+    except (CorpusError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    said = report(found, corpus, args.seq_len, args.images_per_step)
+    print(printed(said, args.images_per_step))
+    if args.json is not None:
+        _write(args.json, (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode())
+    if args.picture is not None:
+        buffer = io.BytesIO()
+        draw(found, f"{args.corpus}: {found.documents:,} documents").save(buffer, "PNG")
+        _write(args.picture, buffer.getvalue())
+    return 0
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The audit counts what a run would find, and says where; every number is checked against one counted by hand."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.audit.__main__ import main
+from data.audit.survey import Pictures, packed
+
+
+def photo(seed: int, size: int = 64) -> Image.Image:
+    grey = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(grey).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def encoded(picture: Image.Image, form: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def page(names: list[str], scores: list[float], text: str = "One sentence here.") -> dict:
+    images = [
+        {"image_name": name, "matched_text_index": at, "matched_sim": score}
+        for at, (name, score) in enumerate(zip(names, scores, strict=True))
+    ]
+    return {"text_list": [f"{text} {at}" for at in range(max(1, len(names)))], "image_info": images}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    (folder / "images").mkdir(parents=True)
+    for seed in range(4):
+        (folder / "images" / f"{seed}.png").write_bytes(encoded(photo(seed)))
+    (folder / "images" / "copy.png").write_bytes(encoded(photo(0)))
+    (folder / "images" / "html.png").write_bytes(b"<html>")
+    pages = [
+        page(["0.png", "1.png"], [0.3, 0.1], "The first"),
+        page(["copy.png"], [0.3], "The second"),
+        page(["2.png", "html.png"], [0.3, 0.3], "The third"),
+        page(["3.png"], [0.2], "Not chosen"),
+        page(["gone.png"], [0.3], "Broken"),
+        page(["3.png"], [0.3], "The second"),
+    ]
+    for number in range(2):
+        lines = [json.dumps(each) for each in pages[3 * number : 3 * number + 3]]
+        (folder / f"docs_shard_{number}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "docs_shard_2.jsonl").write_bytes(b"")
+    return folder
+
+
+def audit(tmp_path: Path, *arguments: object) -> dict:
+    assert main([*map(str, arguments), "--json", str(tmp_path / "a.json")]) == 0
+    return json.loads((tmp_path / "a.json").read_text())
+
+
+def test_every_count_is_that_of_the_corpus(corpus, tmp_path, capsys):
+    evaluation = tmp_path / "coco"
+    evaluation.mkdir()
+    (evaluation / "twin.jpg").write_bytes(encoded(photo(2, 200), "JPEG", quality=80))  # another size, another format
+    (evaluation / "other.jpg").write_bytes(encoded(photo(9), "JPEG"))
+    picture = tmp_path / "a.png"
+    said = audit(tmp_path, corpus, "--against", f"coco={evaluation}", "--picture", picture, "--images-per-step", 3)
+    assert said["documents"] == {
+        "looked_at": 9,  # six documents, and three that the lost shard held
+        "used": 4,
+        "not_chosen": 1,
+        "broken": 4,
+        "broken_share_of_wanted": 0.5,
+        "same_text_as_one_before": 1,
+    }
+    assert said["images"] == {"named": 8, "used": 4, "exact_duplicates": 1}
+    counts = {cause: each["count"] for cause, each in said["causes"].items()}
+    assert counts == {"decode_error": 1, "missing_image": 1, "no_image_left": 1, "not_chosen": 1, "schema": 3}
+    assert said["worst_shards"] == {"mmc4/docs_shard_2": 3, "mmc4/docs_shard_1": 1}
+    assert said["evaluation_overlap"] == {"coco": ["mmc4/docs_shard_0/2 2.png: twin.jpg"]}
+    assert said["steps_of_an_epoch"] == 2 and said["per_document"]["images"]["mean"] == 1.0
+    page = capsys.readouterr().out
+    assert "most is broken in mmc4/docs_shard_2 (3)" in page and "50.0% of the wanted" in page
+    with Image.open(picture) as drawn:
+        colours = {colour for _, colour in drawn.convert("RGB").getcolors(1 << 20)}
+    assert {(59, 125, 216), (216, 116, 59)} <= colours  # bars of what is used and of what is broken
+
+
+def test_pairs_are_audited_too_and_shards_can_be_a_few(tmp_path):
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for number in range(4):
+        with tarfile.open(folder / f"{number}.tar", "w") as archive:
+            for key in range(3):
+                for suffix, data in (("png", encoded(photo(3 * number + key))), ("txt", b"a few words")):
+                    info = tarfile.TarInfo(f"{key}.{suffix}")
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+    assert audit(tmp_path, folder)["documents"]["used"] == 12
+    said = audit(tmp_path, folder, "--shards", 2)
+    assert said["documents"]["used"] == said["images"]["used"] == 6
+    assert said["documents"]["same_text_as_one_before"] == 5
+
+
+def test_lost_shards_alone_make_a_report_too(tmp_path, capsys):
+    (tmp_path / "0.tar").write_bytes(b"<html>")
+    assert main([str(tmp_path), "--picture", str(tmp_path / "a.png")]) == 0
+    assert "broken                  1  100.0% of the wanted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nowhere"], [".", "--shards", "0"], [".", "--sim-threshold", "high"], [".", "--against", "coco"]]
+)
+def test_what_cannot_be_audited_is_said_and_is_exit_2(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2 and capsys.readouterr().err
+
+
+def test_a_picture_is_found_again_after_scaling_and_compression_and_no_other_is(tmp_path):
+    for seed in range(30):
+        (tmp_path / f"{seed}.jpg").write_bytes(encoded(photo(seed, 150), "JPEG", quality=85))
+    (tmp_path / "white.png").write_bytes(encoded(Image.new("RGB", (9, 9), "white")))
+    (tmp_path / "broken.png").write_bytes(b"<html>")
+    known = Pictures(tmp_path)
+    assert [known.twin(photo(seed, 64)) for seed in range(30)] == [f"{seed}.jpg" for seed in range(30)]
+    assert [known.twin(photo(seed, 64)) for seed in range(100, 400)] == [None] * 300
+    assert known.twin(Image.new("RGB", (50, 50), "white")) is None
+
+
+def test_packing_lays_rows_one_after_the_other():
+    assert packed([6, 4, 10], 10) == 1.0
+    assert packed([6, 6, 6], 10) == pytest.approx(18 / 30)
+    assert packed([], 10) == 0.0
+
+
+def test_a_cut_shard_counts_for_what_it_held_in_the_audit(corpus, tmp_path):
+    path = corpus / "docs_shard_1.jsonl"
+    os.truncate(path, path.stat().st_size // 2)
+    assert audit(tmp_path, corpus)["documents"]["looked_at"] == 9

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.toyworld.spec import ToyworldSpec
 from experiments.configuration.config import Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, digests
+from experiments.configuration.corpora import FOLDERS, digests, embedded
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, Scale, get_scale
@@ -203,7 +202,11 @@ def _check_precision(config: RunConfig) -> None:
 def _given(
     tables: Sequence[Table], scale: Scale, changes: Mapping[str, str], options: argparse.Namespace
 ) -> tuple[list[Table], RunConfig]:
-    """The rows asked for, and the settings."""
+    """The rows asked for, and the settings. Raises ConfigError for a table without rows at that scale."""
+    for table in tables:
+        if not table.rows_at(scale.name):
+            known = ", ".join(sorted({name for row in table.rows for name in row.only_at}))
+            raise ConfigError(f"{table.name} has no row at scale {scale.name!r}; add --scale with one of {known}")
     return [_only(table, options.only) for table in tables], apply(scale.config, changes)
 
 
@@ -232,7 +235,7 @@ def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunCon
     given = digests(config.data)
     if not uses_it:
         return config, given
-    spec = ToyworldSpec(seed=config.data.toyworld_seed)
+    spec = embedded(config.data)
     folder = runs / "shared" / "corpora" / spec.folder_name
     free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
     folders: dict[str, Any] = {name: folder / name for name in free}

@@ -19,6 +19,11 @@ _KINDS: Mapping[str, tuple[type, type]] = {
     "clip_vision_model": (CLIPVisionConfig, CLIPVisionModel),
     "siglip_vision_model": (SiglipVisionConfig, SiglipVisionModel),
 }
+# What the tower is built from: a config.json also holds paths and versions, which name nothing.
+_BUILT_FROM = (
+    *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels"),
+    *("image_size", "patch_size", "hidden_act", "layer_norm_eps", "attention_dropout"),
+)
 _TEXT = ("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias")
 _SIGLIP_MEAN = (0.5, 0.5, 0.5)
 # Pillow's numbers, as preprocessor_config.json holds them.
@@ -85,13 +90,15 @@ def load(name: str, weights: Path | None) -> Foreign:
             f"unexpected {sorted(unexpected)[:4]}, of another shape {list(info['mismatched_keys'])[:4]}"
         )
     tower = _tower(model)
-    return Foreign(tower, _preprocess(Path(where), vision), {"config": vision.to_dict()})
+    return Foreign(
+        tower, _preprocess(Path(where), vision), {"config": {name: getattr(vision, name) for name in _BUILT_FROM}}
+    )
 
 
 def rebuild(architecture: Mapping[str, Any]) -> HuggingFaceTower:
     """The tower with random weights."""
     config = dict(architecture["config"])
-    kind, model = _KINDS[config["model_type"]]
+    kind, model = _KINDS[config.pop("model_type")]
     return _tower(model(kind(**config)))
 
 

@@ -27,7 +27,7 @@ from experiments.planning.plan import Plan, build_plan, listing
 from experiments.planning.price import committed, price
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
-from results import items, publish
+from results import curves, items, publish
 from results.record import load_all
 from results.schema import Kind, Publication, RunRecord, Status, Table, published_name
 
@@ -343,6 +343,7 @@ def _collate(
         if lost := items.export(table, publication, options.runs, out / "records"):
             said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
             print(f"{said}; their records stay", file=sys.stderr)
+        curves.export(publication, options.runs, out / "records")
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

@@ -9,8 +9,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from results.canonical import canonical_json, plain
+from results.printed import render, render_csv, render_long
 from results.record import RecordError, check_version, decode, parse, write_atomic
-from results.report import render, render_csv, render_long
 from results.schema import Publication, Slot, Table
 
 ROOT = Path(__file__).parent

@@ -4,12 +4,15 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help table1 test test-slurm check mutate format setup clean
+.PHONY: help table1 table3 test test-slurm check mutate format setup clean
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 table1: $(VENV)/.ready  ## the whole comparison on the embedded corpus -> results/tables/table1.md
 	$(BIN)/python -m experiments.sweep table1 $(ARGS)
+
+table3: $(VENV)/.ready  ## frozen and full transfer of the encoders of Table 1 -> results/tables/table3.md
+	$(BIN)/python -m experiments.sweep table3 $(ARGS)
 
 test: $(VENV)/.ready  ## every test
 	$(BIN)/python -m pytest -m "not slurm" $(ARGS)

@@ -5,7 +5,7 @@ Source: LCL paper A.1 and OpenGVLab/LCL (class token computed, then dropped); rw
 Shape letters: m images, s image side, p patches, d width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -15,17 +15,19 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from backbones.sizes import VisionSize
+from backbones.tower import Tower, check_side
 
 Edit = Callable[[Tensor], Tensor]
 
 
-class VisionEncoder(nn.Module):
+class VisionEncoder(Tower):
     """ViT without a pooling head. Initialised from torch's global generator: `build_vision` gives it its own stream."""
 
     def __init__(self, size: VisionSize) -> None:
         super().__init__()
         self.size = size
         self.width, self.depth, self.num_patches = size.width, size.depth, size.num_patches
+        self.image_size = size.image_size
         self.vit = VisionTransformer(
             img_size=size.image_size,
             patch_size=size.patch_size,
@@ -47,11 +49,7 @@ class VisionEncoder(nn.Module):
         edit: applied to the patch embeddings [m, p, d] before the position embedding is added (masking of patches).
         Raises ValueError where the images' side is not the encoder's.
         """
-        if images.shape[-1] != self.size.image_size:
-            raise ValueError(
-                f"encoder {self.size.name!r} reads {self.size.image_size}x{self.size.image_size} images, "
-                f"got {tuple(images.shape[-2:])}; resize them in the transform"
-            )
+        check_side(self, images)
         self._choose_attention(images.device)
         x = self.vit.patch_embed(images)
         if edit is not None:
@@ -62,6 +60,20 @@ class VisionEncoder(nn.Module):
     def forward(self, images: Float[Tensor, "m 3 s s"], edit: Edit | None = None) -> Float[Tensor, "m p d"]:
         """Patch tokens H, after the final norm. `edit` as in `tokens`."""
         return self.tokens(images, edit)[:, self.num_prefix_tokens :]
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer blocks."""
+        return list(self.vit.blocks)
+
+    @property
+    def last(self) -> Sequence[nn.Module]:
+        """The final norm."""
+        return [self.vit.norm]
+
+    def branches(self, block: nn.Module) -> Sequence[nn.Module]:
+        """timm's places for drop-path, behind attention and MLP. A size with `drop_path` fills them itself."""
+        return [block.get_submodule("drop_path1"), block.get_submodule("drop_path2")]
 
     def _choose_attention(self, device: torch.device) -> None:
         # Fused attention is for accelerators: on CPU, in bf16, forward and backward take ten times as long.

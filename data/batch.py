@@ -4,7 +4,7 @@ Shape letters: m images in the batch, b documents (one per row), t tokens of a r
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum, IntEnum
 
 from jaxtyping import Bool, Float, Int
@@ -96,6 +96,7 @@ class Split:
     labels: tuple[int, ...] | None = None
     classes: tuple[str, ...] | None = None
     captions: tuple[tuple[str, ...], ...] | None = None  # every reference of every image
+    coverage: Mapping[str, int] = field(default_factory=dict)  # of a training set: used, skipped, and every cause met
 
     def __len__(self) -> int:
         return len(self.item_ids)

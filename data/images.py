@@ -9,7 +9,7 @@ import json
 import math
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from typing import Literal
 
@@ -100,6 +100,10 @@ class ImageTransform:
             raise ValueError(f"size {self.size} with {self.interpolation!r}; interpolations are {sorted(_SAMPLING)}")
         if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
             raise ValueError(f"scale {self.scale} must be an interval in (0, 1] and ratio {self.ratio} a positive one")
+
+    def with_scale(self, scale: tuple[float, float]) -> "ImageTransform":
+        """The same, its training crops keeping such shares of the area."""
+        return replace(self, scale=scale)
 
     def train(self, image: Image.Image, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
         """A random resized crop (no flip, no colour jitter), uint8. The generator alone decides."""

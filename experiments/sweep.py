@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.configuration.config import Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, digests, embedded
+from experiments.configuration.corpora import FOLDERS, digests, embedded_corpus
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, Scale, get_scale
@@ -235,7 +235,7 @@ def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunCon
     given = digests(config.data)
     if not uses_it:
         return config, given
-    spec = embedded(config.data)
+    spec = embedded_corpus(config.data)
     folder = runs / "shared" / "corpora" / spec.folder_name
     free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
     folders: dict[str, Any] = {name: folder / name for name in free}

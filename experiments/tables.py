@@ -1,4 +1,4 @@
-"""The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 5, 6); control rows are ours,
+"""The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 3, 5, 6); control rows are ours,
 and so are the last two tables, which ask why and when.
 
 Adding a row is one `Row`, adding a table one `Table` in TABLES. What equal rows of two tables share is found by
@@ -24,6 +24,7 @@ def _retrieval(dataset: str, name: str, place: str) -> tuple[Column, ...]:
             task="retrieve",
             dataset=dataset,
             metric=metric,
+            benchmark=name,
             meaning=f"{name} test, recall@1 {way}, %",
             share_of_items=True,
             analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"recall@1 {way} among {place}, %")},
@@ -45,6 +46,7 @@ def _captioning(dataset: str, name: str, split: str, place: str) -> tuple[Column
             task="caption",
             dataset=dataset,
             metric=metric,
+            benchmark=name,
             item_scores=_BLEU_COUNTS if metric == "b4" else (),
             meaning=f"{name} {split}, {long} of generated captions, × 100",
             analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"{long} of captions of {place}, × 100")},
@@ -61,6 +63,7 @@ IN1K = Column(
     task="classify",
     dataset="imagenet",
     metric="acc1",
+    benchmark="IN-1k",
     meaning="ImageNet-1k val, top-1 accuracy of an attention probe, %",
     share_of_items=True,
     analogue={
@@ -77,6 +80,7 @@ IN1K_STANDARDISED = Column(
     task="classify",
     dataset="imagenet",
     metric="acc1_standardised",
+    benchmark="IN-1k",
     share_of_items=True,
     meaning="as above, every feature standardised first: tells collapsed from badly scaled features",
     analogue={
@@ -245,6 +249,36 @@ TABLE6B = Table(
     cost_reference="",
 )
 
+
+def _in_full(row: Row) -> Row:
+    return replace(row, label=f"{row.label}, full", mode="full")
+
+
+# Encoders of the paper's Table 1 under the paper's Table 3: both transfers of each. No line of the paper's table is one
+# of these rows, as its encoders are larger and saw other data; they are printed beside them.
+_BOTH_WAYS = tuple(replace(row, paper={}) for row in TABLE1.rows)
+
+TABLE3 = Table(
+    name="table3",
+    title="Table 3",
+    caption="Frozen and full transfer of the same vision encoders, pre-trained from scratch as in Table 1.",
+    columns=ALL_NINE,
+    rows=(*_BOTH_WAYS, *(_in_full(row) for row in _BOTH_WAYS if row.mode == "frozen")),
+    paper_csv="table3.csv",
+    cost_reference="CLIP",
+    references=tuple(
+        {"transfer": transfer, "method": method, "pretrain_data": data}
+        for transfer in ("frozen", "full")
+        for method, data in (
+            ("OpenAI CLIP", "WIT-400M"),
+            ("OpenCLIP", "LAION-400M"),
+            ("LCL", "LAION-400M"),
+            ("LCL", "LAION-400M + MMC4"),
+        )
+    ),
+)
+
+
 REDUNDANCY = Table(
     name="redundancy",
     title="Redundancy",
@@ -302,7 +336,7 @@ BUDGET = Table(
     cost_reference="",
 )
 
-TABLES = {table.name: table for table in (TABLE1, TABLE2, TABLE5, TABLE6A, TABLE6B, REDUNDANCY, BUDGET)}
+TABLES = {table.name: table for table in (TABLE1, TABLE2, TABLE3, TABLE5, TABLE6A, TABLE6B, REDUNDANCY, BUDGET)}
 
 
 def get_table(name: str) -> Table:

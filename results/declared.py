@@ -21,7 +21,8 @@ def table_of(publication: Publication) -> Table:
     try:
         columns, more = (tuple(map(_column, held[key])) for key in ("columns", "more_columns"))
         rows = tuple(Row(**{**row, "only_at": tuple(row["only_at"])}) for row in held["rows"])
-        return Table(**{**held, "columns": columns, "more_columns": more, "rows": rows})
+        references = tuple(held["references"])
+        return Table(**{**held, "columns": columns, "more_columns": more, "rows": rows, "references": references})
     except (KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{name}.jsonl: the declaration of its table cannot be read ({error})") from None
 

@@ -29,8 +29,12 @@ class Seed:
 class Filled:
     """A declared table and the publication that fills it."""
 
-    table: Table
+    table: Table  # its columns named after the test sets that were read
     publication: Publication
+
+    def __post_init__(self) -> None:
+        named = self.table.on(self.publication.own_sets, self.publication.scale)
+        object.__setattr__(self, "table", named)  # the dataclass is frozen
 
     @property
     def scale(self) -> str:

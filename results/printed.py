@@ -15,6 +15,7 @@ from results.page.orderings import orderings
 from results.page.pretraining import pretraining
 from results.page.settings import changes, recipe
 from results.page.sources import sources
+from results.page.transfers import TITLES, by_mode, transfers
 from results.schema import Publication, Table
 
 CSV_COLUMNS = (
@@ -28,15 +29,26 @@ def render(table: Table, publication: Publication) -> str:
     """The whole page of one table."""
     filled = Filled(table, publication)
     warning = publication.warning or (REDUCED if changes(filled) else "")
-    parts = [
-        _head(table, warning),
-        findings(filled),
-        measured(filled),
-        paper(filled),
-        [] if warning else deltas(filled),
-        columns(filled),
-        orderings(filled),
-        pretraining(filled),
+    modes = by_mode(filled)
+    if len(modes) == 1:
+        parts = [
+            _head(table, warning),
+            findings(filled),
+            measured(filled),
+            paper(filled),
+            [] if warning else deltas(filled),
+            columns(filled),
+            orderings(filled),
+        ]
+    else:  # nothing is compared across them: neither words nor bold nor noise
+        parts = [_head(table, warning)]
+        for mode, part in modes.items():
+            parts += [[f"# {TITLES[mode]}"], findings(part), measured(part), [] if warning else deltas(part)]
+            parts += [columns(part), orderings(part)]
+        parts += [["# Both"], paper(filled)]
+    parts += [
+        transfers(filled),
+        pretraining(next(iter(modes.values()))),  # rows of another mode have the same encoders
         recipe(filled),
         sources(filled),
     ]

@@ -67,7 +67,7 @@ def write(record: RunRecord, folder: Path, items: Iterable[Mapping[str, Any]] = 
     """
     path = folder / RECORD_FILE
     try:
-        text = json.dumps(plain(record, "record"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(as_json(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         lines = "".join(f"{canonical_json(item)}\n" for item in items)
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from None
@@ -76,6 +76,15 @@ def write(record: RunRecord, folder: Path, items: Iterable[Mapping[str, Any]] = 
         write_atomic(folder / ITEMS_FILE, lines)
     write_atomic(path, text)
     return path
+
+
+def as_json(record: RunRecord) -> dict[str, Any]:
+    """A record as JSON values. Raises ValueError as `results.canonical.plain` does."""
+    found: dict[str, Any] = plain(record, "record")
+    for name in ("fitted_by", "lm_tokens"):  # of later versions: records they do not apply to keep their bytes
+        if found[name] in ("", None):
+            del found[name]
+    return found
 
 
 def read(path: Path) -> RunRecord:
@@ -187,7 +196,7 @@ _WHOLE = _Type("a whole number >= 0", lambda value: type(value) is int and value
 _NUMBER = _Type("a finite number", lambda value: type(value) in (int, float) and math.isfinite(value))
 
 _TYPES: Mapping[str, _Type] = {
-    **dict.fromkeys(("run_id", "scale", "commit", "data_digest", "finished_at", "reason"), _TEXT),
+    **dict.fromkeys(("run_id", "scale", "commit", "data_digest", "finished_at", "reason", "fitted_by"), _TEXT),
     **dict.fromkeys(("seed", "images_seen", "lm_passes", "schema_version"), _WHOLE),
     **dict.fromkeys(("train_flops", "seconds"), _NUMBER),
     **dict.fromkeys(("metrics", "chance"), _object_of(_NUMBER)),

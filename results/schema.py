@@ -5,7 +5,7 @@ optional: `objective` ({"name", "config"} or null), `data` ({"name", ...}), `tas
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -18,10 +18,11 @@ EMBEDDED = "tiny"  # the scale of the embedded corpus, at which tables carry no 
 COVERAGE_COUNTS = ("documents", "images", "skipped", "not_chosen")
 
 
-# How a row is transferred: its frozen encoder under every task, or blind. The captioning head of a blind row learns the
-# same captions from the same language model and never gets an image (the language-only baseline of Goyal et al. 2017):
-# what it scores is what the captions themselves give away.
-Mode = Literal["frozen", "blind"]
+# How a row is transferred: heads on its frozen encoder, encoder and heads in full, or blind. The captioning head of a
+# blind row learns the same captions from the same language model and never gets an image (the language-only baseline of
+# Goyal et al. 2017): what it scores is what the captions themselves give away.
+Mode = Literal["frozen", "full", "blind"]
+FULL: Mode = "full"
 BLIND: Mode = "blind"
 
 
@@ -75,6 +76,7 @@ class RunRecord:
     seconds: float
     finished_at: str  # ISO 8601, UTC
     reason: str = ""  # why, when status is not DONE
+    fitted_by: str = ""  # transfer: the run whose head was scored here; "" where this run trained its own
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -108,6 +110,7 @@ class Column:
     metric: str
     meaning: str  # one line for the legend
     higher_is_better: bool = True
+    benchmark: str = ""  # the test set as the label says it, "COCO"; empty where the label says none
     item_scores: tuple[str, ...] = ()  # per-item numbers it is a function of; empty: of its own name, its mean
     share_of_items: bool = False  # a mean over test items of scores between 0 and 100
     analogue: Mapping[str, Analogue] = field(default_factory=dict)  # by scale
@@ -116,6 +119,15 @@ class Column:
     def metric_key(self) -> str:
         """Key of the metric in RunRecord.metrics."""
         return metric_key(self.dataset, self.metric)
+
+    def on(self, own_set: str, scale: str) -> "Column":
+        """The column on a user's folder in the place of the embedded set: on a set of that name, "" the benchmark."""
+        others = {key: each for key, each in self.analogue.items() if key != scale}
+        if not own_set:
+            return replace(self, analogue=others)
+        label = self.label.replace(self.benchmark, own_set, 1) if self.benchmark else f"{self.label} ({own_set})"
+        meaning = f"own set {own_set!r} in the place of: {self.meaning}"
+        return replace(self, analogue={**others, scale: Analogue(label=label, meaning=meaning)})
 
     def name(self, scale: str) -> str:
         """What the column is called at that scale."""
@@ -162,7 +174,18 @@ class Table:
     columns: tuple[Column, ...]
     paper_csv: str  # file name below results/paper
     cost_reference: str  # label of the row whose training FLOPs are 1.0
+    references: tuple[
+        Mapping[str, str], ...
+    ] = ()  # lines of the paper's CSV printed for comparison, measured by no row
     more_columns: tuple[Column, ...] = ()  # measured here, not in the paper; a table of their own
+
+    def on(self, own_sets: Mapping[str, str], scale: str) -> "Table":
+        """The table with its columns named after the test sets that were read: `Publication.own_sets`."""
+
+        def named(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+            return tuple(c.on(own_sets[c.dataset], scale) if c.dataset in own_sets else c for c in columns)
+
+        return replace(self, columns=named(self.columns), more_columns=named(self.more_columns))
 
     def rows_at(self, scale: str) -> tuple[Row, ...]:
         """The rows of the table at that scale, in order."""
@@ -198,6 +221,9 @@ class Publication:
     slots: tuple[Slot, ...]
     records: Mapping[str, RunRecord]  # by run_id; a slot without a record is a missing run
     data_prefix: str = ""  # printed before the names of corpora that only stand in for the paper's: "toy "
+    own_sets: Mapping[str, str] = field(
+        default_factory=dict
+    )  # test set of the user's folder -> its name, "" a benchmark
     own_data: tuple[str, ...] = ()  # labels of rows that read a user's own folder, which stands in for nothing
     references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stage -> settings the paper states

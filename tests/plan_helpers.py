@@ -85,7 +85,7 @@ class FakeSize:
 
 def without_details(config: RunConfig) -> RunConfig:
     """The settings of a scale, less what it changes in objectives and tasks: the made-up ones have other fields."""
-    return decided(replace(config, objectives={}, transfer={}))
+    return decided(replace(config, objectives={}, transfer={}, full={}))
 
 
 def decided(config: RunConfig) -> RunConfig:
@@ -110,13 +110,13 @@ class FakeCatalogue:
         return ObjectiveFacts(self.config_class("objectives", name)(), self.reads[name], passes, 1, on_pairs)
 
     def task(self, name: str) -> TaskFacts:
-        return TaskFacts(Task(), protocol=1, reads_text=name != "classify", generates=name == "caption")
+        return TaskFacts(Task(), protocol=1, reads_text=name != "classify", generates=name == "caption", in_full={})
 
     def size(self, name: str) -> Any:
         return FakeSize(name, {"width": 128}, {"width": 64})
 
     def config_class(self, group: str, name: str) -> type:
-        if group == "transfer":
+        if group in ("transfer", "full"):
             return Task
         if name not in self.reads:
             raise ValueError(suggest(name, self.reads, "objective"))

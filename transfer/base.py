@@ -1,9 +1,9 @@
 """TransferTask: a head that learns on an encoder's features, and how its predictions are scored.
 
 Source: LCL paper 4.1 and A.2 (which parts train), Table 8 (optimisation).
-The encoder runs once (transfer/features.py); heads train on the cached features, so every task here is labelled
-`frozen-cached` and its training pictures are not augmented. A task that trains the encoder as well would give the same
-three methods and read pictures instead of features: freeze.py decides what trains, nothing else depends on it.
+A head reads tokens and does not know where they come from: from features of unaugmented pictures that were computed
+once (`pictures="cached"`, transfer/features.py), or from an encoder that runs on augmented ones at every step
+(`"augmented"`, transfer/pictures.py). freeze.py decides what trains.
 
 Shape letters: b images of the batch, t tokens of an image, d width, s tokens of a caption.
 """
@@ -12,13 +12,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from backbones.lm import LanguageModel
 from backbones.special import Special
+from data.batch import Split
 from objectives.functional import Losses
 from transfer.features import FeatureSplit, Tokens
 
@@ -52,7 +53,7 @@ class TextModel:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Cached features of a few images and what a head learns from them."""
+    """Features of a few images and what a head learns from them."""
 
     tokens: Float[Tensor, "b t d"]  # all output tokens of the encoder, class token first
     patches: slice  # the patch tokens among them
@@ -72,6 +73,28 @@ class FeatureBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VisionTuning:
+    """How full transfer trains the encoder. Defaults: as everything else, without decay over its layers."""
+
+    lr: float = 1e-4
+    layer_decay: float = 1.0  # factor on the rate from each block to the one below it
+    weight_decay: float = 1e-4
+    drop_path: float = 0.0  # of the last block; grows linearly from 0
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0 or not 0 < self.layer_decay <= 1 or not 0 <= self.drop_path < 1 or self.weight_decay < 0:
+            raise ValueError(
+                f"lr is positive, layer_decay in (0, 1], drop_path in [0, 1), weight_decay not negative; got {self}"
+            )
+
+
+PictureProtocol = Literal["cached", "augmented"]
+# Settings that mean something only beside another; planning refuses them elsewhere.
+AUGMENTED = {"only_with": ("pictures", "augmented")}
+SCORING = {"scoring": True}  # of settings that no training depends on: a head that is there is scored again
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransferConfig:
     """Optimisation of a head: AdamW, betas (0.9, 0.95), cosine to zero after a linear warm-up (Table 8)."""
 
@@ -84,8 +107,14 @@ class TransferConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8  # of AdamW; the paper states none: PyTorch's
     grad_clip: float | None = None  # the paper states none; 1.0 for generation
+    pictures: PictureProtocol = "cached"  # of training; test pictures are never augmented
+    crop: tuple[float, float] = field(default=(0.9, 1.0), metadata=AUGMENTED)  # share of the area; as in pre-training
+    flip: float = field(default=0.0, metadata=AUGMENTED)  # how often a picture is mirrored
+    vision: VisionTuning = VisionTuning()  # of the encoder under full transfer; not used while it is frozen
 
     def __post_init__(self) -> None:
+        if not 0 < self.crop[0] <= self.crop[1] <= 1 or not 0 <= self.flip <= 1:
+            raise ValueError(f"crop is a range of shares and flip a share, got crop={self.crop} and flip={self.flip}")
         if self.batch < 1 or not self.epochs > 0:
             raise ValueError(f"epochs and batch must be positive, got epochs={self.epochs} and batch={self.batch}")
         if not 0 <= self.warmup < 1:
@@ -98,6 +127,20 @@ class TransferConfig:
     def warmup_steps(self, images: int) -> int:
         """Steps of the linear warm-up."""
         return round(self.warmup * self.steps(images))
+
+
+class TrainingSet(Protocol):
+    """What a head is made for: a `FeatureSplit`, or pictures whose tokens an encoder computes at every step."""
+
+    @property
+    def split(self) -> Split:
+        """Items, labels and captions."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        ...
 
 
 class TransferHead(nn.Module, ABC):
@@ -137,6 +180,7 @@ class TransferTask(ABC):
     metrics: ClassVar[tuple[str, ...]]  # the paper's CSV columns without the data set: coco_tr1 -> tr1
     reads_text: ClassVar[bool]
     generates: ClassVar[bool] = False  # whether scoring writes text, token by token
+    in_full: ClassVar[Mapping[str, Any]]  # settings of Config that full transfer has otherwise, by dotted key
     Config: ClassVar[type[TransferConfig]]  # its defaults are the paper's Table 8; a scale changes them in recipe.py
 
     def __init__(self, config: TransferConfig, text: TextModel | None = None) -> None:
@@ -155,8 +199,8 @@ class TransferTask(ABC):
         return self._text
 
     @abstractmethod
-    def head(self, train: FeatureSplit, seed: int) -> TransferHead:
-        """A fresh head for features like these, on CPU in fp32; a pure function of (config, shapes, seed).
+    def head(self, train: TrainingSet, seed: int) -> TransferHead:
+        """A fresh head for tokens like these, on CPU in fp32; a pure function of (config, shapes, seed).
 
         `train` gives shapes, classes and, where a head normalises its input, statistics of the training features.
         """

@@ -22,7 +22,16 @@ from backbones.lm import LanguageModel
 from backbones.special import Special
 from data.batch import Rows, TokenType
 from objectives.functional import TEXT_TARGETS, Losses, token_nll
-from transfer.base import Evaluation, FeatureBatch, TransferConfig, TransferHead, TransferTask
+from transfer.base import (
+    SCORING,
+    Evaluation,
+    FeatureBatch,
+    TrainingSet,
+    TransferConfig,
+    TransferHead,
+    TransferTask,
+    VisionTuning,
+)
 from transfer.decode import Decoding, generate
 from transfer.features import FeatureSplit
 from transfer.metrics.captions import clean, score
@@ -97,6 +106,7 @@ class Caption(TransferTask):
     metrics = ("b4", "cider")
     reads_text = True
     generates = True
+    in_full = {"pictures": "augmented"}
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TransferConfig):
@@ -108,13 +118,14 @@ class Caption(TransferTask):
         lr_pretrained: float = 1e-4
         warmup: float = 0.05
         grad_clip: float | None = 1.0
-        decoding: Decoding = field(default_factory=Decoding)
+        decoding: Decoding = field(default_factory=Decoding, metadata=SCORING)
         # Scored together: decides memory, not results, so a run's name leaves it out (results/canonical.py:split).
-        images_at_once: int = field(default=256, metadata={"hashed": False})
+        images_at_once: int = field(default=256, metadata={"hashed": False} | SCORING)
+        vision: VisionTuning = VisionTuning(lr=1e-4, drop_path=0.2)  # A.2, which does not say in which setting
 
     config: Config
 
-    def head(self, train: FeatureSplit, seed: int) -> CaptionHead:
+    def head(self, train: TrainingSet, seed: int) -> CaptionHead:
         """MLP from the seed, language model a copy of the TextModel's."""
         text = self.text
         with init_stream(seed, "transfer", "caption", "init"):
@@ -127,7 +138,7 @@ class Caption(TransferTask):
         """
         if not isinstance(head, CaptionHead):
             raise TypeError(f"caption evaluates a CaptionHead, got {type(head).__name__}")
-        references = dict(zip(test.split.item_ids, captions_of(test), strict=True))
+        references = dict(zip(test.split.item_ids, captions_of(test.split), strict=True))
         predictions = dict(zip(test.split.item_ids, self.predict(head, test), strict=True))
         said = list(predictions.values())
         extras = {

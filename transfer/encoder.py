@@ -12,12 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from backbones.vit import VisionEncoder
+from backbones.tower import Tower
 
 
 @runtime_checkable
 class Transform(Protocol):
-    """Evaluation half of data/images.py's ImageTransform: a deterministic crop, then normalisation."""
+    """data/images.py's ImageTransform: a crop, random or not, then normalisation."""
+
+    def with_scale(self, scale: tuple[float, float]) -> "Transform":
+        """The same, its random crops keeping such shares of the area."""
+        ...
+
+    def train(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        """A random crop of an RGB image: uint8 [s, s, 3]."""
+        ...
 
     def eval(self, image: Image.Image) -> np.ndarray:
         """The crop of an RGB image: uint8 [s, s, 3]."""
@@ -34,9 +42,9 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """What transfer sees of a pre-training run. `module.tokens(images)` gives prefix and patch tokens."""
+    """A vision encoder from anywhere. `module.tokens(images)` gives prefix and patch tokens."""
 
-    module: VisionEncoder
+    module: Tower
     transform: Transform
 
     @property

@@ -1,18 +1,20 @@
-"""The only place that decides which parameters train, and how: frozen encoder, everything outside it is trained.
+"""The only place that decides which parameters train, and how: those outside a frozen encoder, or all of them.
 
 Source: LCL paper 4.1 and A.2 (which parts train; learning rates of parts with and without initialisation). Our
 choice: what frozen means beyond that (no drop-path, no dropout, weights equal before and after) and, as in LLaVA and
 facebookresearch/mae, which parameters weight decay leaves alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
+from backbones.tower import add_drop_path, layer_scales
 from transfer.base import TransferConfig, TransferHead
 from transfer.encoder import fingerprint
+from transfer.pictures import Tuned
 
 # Weight decay shrinks these. Norms, biases, queries, layer scales and the logit scale are parameters of other kinds.
 _DECAYED = (nn.Linear, nn.Embedding, nn.Conv2d)
@@ -60,16 +62,53 @@ def frozen_transfer(head: TransferHead, encoder: nn.Module, config: TransferConf
         raise ValueError(f"the head holds {len(shared)} parameters of the frozen encoder, first {shared[0]!r}")
     head.requires_grad_(True)
     head.train()
+    return _head_groups(head, config, {})
+
+
+def full_transfer(tuned: Tuned, config: TransferConfig) -> tuple[ParameterGroup, ...]:
+    """Let head and encoder train, the encoder with its own rates by layer; each parameter is in exactly one group."""
+    tuned.requires_grad_(True)
+    add_drop_path(tuned.vision, config.vision.drop_path)
+    tuned.train()
+    vision = {id(parameter) for parameter in tuned.vision.parameters()}
+    scales = layer_scales(tuned.vision, config.vision.layer_decay)
+    decayed = _decayed(tuned.vision)
+    groups: dict[tuple[float, bool], dict[str, nn.Parameter]] = {}
+    for name, parameter in tuned.named_parameters():
+        if id(parameter) in vision:
+            groups.setdefault((scales[id(parameter)], id(parameter) in decayed), {})[name] = parameter
+    return (
+        *_head_groups(tuned, config, vision),
+        *(
+            ParameterGroup(
+                f"vision_{scale:.3g}_{'decay' if decays else 'no_decay'}",
+                parameters,
+                config.vision.lr * scale,
+                config.vision.weight_decay if decays else 0.0,
+            )
+            for (scale, decays), parameters in groups.items()
+        ),
+    )
+
+
+def _head_groups(head: TransferHead, config: TransferConfig, without: Collection[int]) -> tuple[ParameterGroup, ...]:
+    """New and pretrained parts of a head, apart by what weight decay shrinks; parameters with those ids left out."""
     warm = {id(parameter) for part in head.pretrained() for parameter in part.parameters()}
-    decayed = {id(module.weight) for module in head.modules() if isinstance(module, _DECAYED)}
+    decayed = _decayed(head)
     groups = []
     for part, lr in (("new", config.lr), ("pretrained", config.lr_pretrained)):
         for rule, weight_decay in (("decay", config.weight_decay), ("no_decay", 0.0)):
             parameters = {
                 name: parameter
                 for name, parameter in head.named_parameters()
-                if (id(parameter) in warm) == (part == "pretrained") and (id(parameter) in decayed) == (rule == "decay")
+                if id(parameter) not in without
+                and (id(parameter) in warm) == (part == "pretrained")
+                and (id(parameter) in decayed) == (rule == "decay")
             }
             if parameters:
                 groups.append(ParameterGroup(f"{part}_{rule}", parameters, lr, weight_decay))
     return tuple(groups)
+
+
+def _decayed(module: nn.Module) -> set[int]:
+    return {id(part.weight) for part in module.modules() if isinstance(part, _DECAYED)}

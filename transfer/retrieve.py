@@ -20,7 +20,15 @@ from backbones.build import init_stream
 from backbones.heads import Temperature
 from backbones.lm import LanguageModel
 from objectives.functional import Losses, info_nce
-from transfer.base import Evaluation, FeatureBatch, TransferConfig, TransferHead, TransferTask
+from transfer.base import (
+    Evaluation,
+    FeatureBatch,
+    TrainingSet,
+    TransferConfig,
+    TransferHead,
+    TransferTask,
+    VisionTuning,
+)
 from transfer.features import FeatureSplit, Tokens
 from transfer.metrics.retrieval import chance, recall_at_k
 from transfer.pooling import AttentionPool
@@ -78,6 +86,7 @@ class Retrieve(TransferTask):
     protocol = 2
     metrics = tuple(f"{direction}{k}" for direction in ("tr", "ir") for k in CUTOFFS)
     reads_text = True
+    in_full = {"pictures": "augmented"}
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TransferConfig):
@@ -89,10 +98,11 @@ class Retrieve(TransferTask):
         lr_pretrained: float = 1e-5
         warmup: float = 0.1
         probe_tokens: Tokens = "all"
+        vision: VisionTuning = VisionTuning(lr=1e-5)  # "parameters with initialization"
 
     config: Config
 
-    def head(self, train: FeatureSplit, seed: int) -> RetrieveHead:
+    def head(self, train: TrainingSet, seed: int) -> RetrieveHead:
         """Pool and linear layer from the seed, text encoder a copy of the TextModel's."""
         with init_stream(seed, "transfer", "retrieve", "init"):
             return RetrieveHead(train.width, self.text.language, self.text.pretrained, self.config.probe_tokens)
@@ -102,7 +112,7 @@ class Retrieve(TransferTask):
         """Recalls in % with expected credit over ties; one item per image query and one per caption query."""
         if not isinstance(head, RetrieveHead):
             raise TypeError(f"retrieve evaluates a RetrieveHead, got {type(head).__name__}")
-        captions = encode_captions(test, self.text.tokenizer)
+        captions = encode_captions(test.split, self.text.tokenizer)
         owner = torch.tensor([i for i, rows in enumerate(captions) for _ in rows])
         training = head.training
         head.eval()

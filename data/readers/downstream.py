@@ -11,15 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from data.batch import Split
-from data.document import Bad
 from data.errors import CorpusError
-from data.readers.index import list_shards
-from data.readers.laion import LaionCorpus
-from data.readers.splits import Expected, PairImages, checked, file_split, make_split
-from data.readers.tars import tar_paths
+from data.readers.splits import Expected, checked, file_split
 
 KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
@@ -145,47 +139,6 @@ def nocaps(json_path: Path, image_root: Path, expect: Expected | None = None) ->
         names = [entry["file_name"] for entry in content["images"]]
         references = [tuple(captions[entry["id"]]) for entry in content["images"]]
     return checked(file_split("nocaps/val", image_root, names, captions=references), expect)
-
-
-def pairs(
-    folder: Path, name: str, caption_key: str | None = None, max_bad: int = 0, cache: Path | None = None
-) -> Split:
-    """Tar shards as img2dataset writes them (CC3M, CC12M, SBU, LAION-COCO) as a captioned split.
-
-    Args:
-        folder: holds the .tar files, or folders that do.
-        name: of the split: "cc12m/train".
-        caption_key: take the caption from this field of the .json ("top_caption" for LAION-COCO) instead of .txt.
-        max_bad: how many samples without image or caption may be left out; downloads from the web always have some.
-        cache: folder for the index of the shards.
-
-    Raises:
-        CorpusError: no shards, or more than `max_bad` samples cannot be used; the message counts them by cause.
-    """
-    paths = tar_paths(folder)
-    if not paths:
-        raise CorpusError(f"{folder} holds no .tar files; give the folder that img2dataset wrote")
-    corpus = LaionCorpus(list_shards(folder, paths), name, caption_key, cache)
-    ids: list[str] = []
-    kept: list[int] = []
-    captions: list[tuple[str, ...]] = []
-    causes: Counter[str] = Counter()
-    examples: list[Bad] = []
-    for index in range(len(corpus)):
-        sample = corpus[index]
-        if isinstance(sample, Bad):
-            causes[sample.cause] += 1
-            examples = examples or [sample]
-        else:
-            ids.append(sample.doc_id)
-            kept.append(index)
-            captions.append(sample.segments)
-    if causes.total() > max_bad:
-        raise CorpusError(
-            f"{folder}: {causes.total()} of {len(corpus)} samples cannot be used and max_bad is {max_bad}: "
-            f"{_listed(causes)}; the first is {examples[0].doc_id}: {examples[0].message}"
-        )
-    return make_split(name, ids, PairImages(name, corpus, np.array(kept)), captions=captions)
 
 
 def _read_json(path: Path, kind: type = dict) -> Any:

@@ -1,7 +1,7 @@
 """Everything a run depends on, as frozen dataclasses. Values live in recipe.py beside this file, none here is a choice.
 
 Fields can be changed with `--set group.field=value` (overrides.py). Settings of objectives and of transfer
-tasks are declared by those packages; `objectives` and `transfer` hold only what was changed in them.
+tasks are declared by those packages; `objectives`, `transfer` and `full` hold only what was changed in them.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,30 @@ TEXT_LM = "text_lm"
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnNames:
+    """What a test set of your own is called where it takes the place of a benchmark; none: it is the benchmark itself.
+
+    A set without a name must have the benchmark's published counts. A named one may have any, its columns bear its
+    name, and it never enters a run's hash.
+    """
+
+    imagenet: str | None = None
+    coco: str | None = None
+    flickr30k: str | None = None
+    nocaps: str | None = None
+
+    def __post_init__(self) -> None:
+        for field_, name in vars(self).items():
+            words = (name or "").replace("-", " ").casefold().split()
+            if name is not None and (not words or set(words) & _BENCHMARK_WORDS):
+                raise ValueError(f"data.called.{field_} is {name!r}; a set of your own needs a name of its own")
+
+
+# Of names nobody may give a set of their own.
+_BENCHMARK_WORDS = frozenset("imagenet imagenet1k in 1k coco mscoco flickr30k flickr nocaps toy".split())
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where data lies and how documents are sampled from it. Paths never enter a run's hash, their content does."""
 
@@ -30,6 +54,7 @@ class DataConfig:
     coco: Path | None = None
     flickr30k: Path | None = None
     nocaps: Path | None = None
+    called: OwnNames = OwnNames()  # test sets that are not the benchmarks their fields are named after
     toyworld_seed: int = 0  # which draw of the embedded corpus stands in for folders that are not set
     toyworld_redundancy: float = 0.9  # how often its texts name what their pictures show, 0 to 1
     tokenizer: str | None = (
@@ -167,4 +192,5 @@ class RunConfig:
     language: LanguageModels
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # objective -> changed field -> value
     transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> changed field -> value
+    full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the same, in rows of full transfer only
     slurm: SlurmConfig = SlurmConfig()

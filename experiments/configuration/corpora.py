@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from data.corpora import PEAK_LEARNING_RATE, find_shards
 from data.readers.index import digest_shards, list_shards
 from data.toyworld.rules import DocumentRules
-from data.toyworld.spec import ToyworldSpec
+from data.toyworld.spec import ToyworldSpec, is_embedded
 from experiments.configuration.config import DataConfig
 from experiments.configuration.overrides import ConfigError, suggest
 
@@ -55,7 +55,7 @@ TASKS = {
 }
 
 
-def embedded(data: DataConfig) -> ToyworldSpec:
+def embedded_corpus(data: DataConfig) -> ToyworldSpec:
     """The embedded corpus of these settings."""
     rules = DocumentRules(redundancy=data.toyworld_redundancy)
     return ToyworldSpec(seed=data.toyworld_seed, rules=rules)
@@ -75,13 +75,31 @@ def get_task(name: str) -> TaskData:
     return TASKS[name]
 
 
+def embedded(folder: Path) -> bool:
+    """Whether a folder is part of an embedded corpus."""
+    return is_embedded(folder.parent.name)
+
+
+def own_sets(data: DataConfig) -> dict[str, str]:
+    """Test sets read from folders of the user's: field of DataConfig -> its name, "" for the benchmark itself."""
+    folders = {field.name: getattr(data, field.name) for field in fields(data.called)}
+    own = [name for name, folder in folders.items() if folder is not None and not embedded(folder)]
+    return {name: getattr(data.called, name) or "" for name in own}
+
+
 def digests(data: DataConfig) -> Mapping[str, str]:
     """A fingerprint of every folder that is set, and of the tokenizer, by field of DataConfig.
 
     Corpora by names and sizes of their shards, downstream sets by their files and the number of images in each folder:
     reads no image and no shard. Raises data.errors.CorpusError for a folder that is no corpus, ConfigError where a
-    downstream folder does not exist.
+    downstream folder does not exist, or a test set is named whose folder is not set.
     """
+    for name in (field.name for field in fields(data.called)):
+        if getattr(data.called, name) is not None and getattr(data, name) is None:
+            raise ConfigError(
+                f"data.called.{name} names a test set of your own, but data.{name} is not set; add "
+                f"--set data.{name}=FOLDER, or leave the name out"
+            )
     found: dict[str, str] = {}
     for name in FOLDERS:
         folder = getattr(data, name)

@@ -1,8 +1,8 @@
 """`--set a.b=c`: one field of a configuration, typed by its dataclass. A typo is an error with a suggestion.
 
 Keys are those of `experiments.configuration.config.RunConfig`. `objectives.<name>.<field>` and
-`transfer.<task>.<field>` reach the Config of an objective or of a transfer task; its module is imported when such a key
-is met and not before.
+`transfer.<task>.<field>` reach the Config of an objective or of a transfer task, `full.<task>.<field>` that of a task
+in rows of full transfer; its module is imported when such a key is met and not before.
 """
 
 import difflib
@@ -19,7 +19,13 @@ C = TypeVar("C")
 LookUp = Callable[[str, str], type]
 
 # Groups whose fields other packages declare, with an example of each.
-NAMED = {"objectives": "objectives.lcl.contrast_weight=1.0", "transfer": "transfer.classify.epochs=5"}
+NAMED = {
+    "objectives": "objectives.lcl.contrast_weight=1.0",
+    "transfer": "transfer.classify.epochs=5",
+    "full": "full.classify.vision.lr=3e-5",
+}
+# Where their Configs are registered.
+REGISTRIES = {"objectives": "objectives", "transfer": "transfer", "full": "transfer"}
 
 
 class ConfigError(ValueError):
@@ -136,6 +142,8 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 def _registered(group: str, name: str) -> type:
-    registry = importlib.import_module(f"{group}.registry")  # imports torch, hence only when such a key is met
+    registry = importlib.import_module(
+        f"{REGISTRIES[group]}.registry"
+    )  # imports torch, hence only when such a key is met
     found: type = registry.get(name).Config
     return found

@@ -5,19 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from data.batch import Split
 from data.corpora import detect, open_corpus
 from data.document import Bad
 from data.errors import CorpusError
 from data.loading.check import check_corpus, spread
+from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, embedded, get_corpus, get_task
+from experiments.configuration.corpora import FOLDERS, embedded_corpus, get_corpus, get_task
 from experiments.configuration.place import Place
 from experiments.planning.plan import Plan
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
-from results.schema import Table
+from results.schema import COVERAGE_COUNTS, Table
 
 LOOKED_INTO = 5  # shards in which a label is looked for
 KINDS = {"mmc4": "MMC4 documents", "laion": "image-text pairs in tars"}
@@ -70,7 +72,7 @@ def with_labels(table: Table, data: DataConfig, known: Mapping[str, str]) -> Tab
 
 def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
     source = "mmc4_pair" if data.mmc4_pair is not None else "mmc4"
-    if known.get(source, "").startswith(embedded(data).folder_name):
+    if known.get(source, "").startswith(embedded_corpus(data).folder_name):
         return True
     if source not in known:
         return True  # no corpus at all, which the plan says by itself
@@ -107,12 +109,21 @@ def _check_content(spec: CorpusSpec, place: Place) -> None:
         print(f"warning: {said}", file=sys.stderr)
 
 
+def _say_skipped(split: Split, field: str) -> None:
+    """What of a training set is left out, before anything is trained on the rest."""
+    if skipped := split.coverage.get("skipped", 0):
+        causes = ", ".join(
+            f"{cause} {count}" for cause, count in sorted(split.coverage.items()) if cause not in COVERAGE_COUNTS
+        )
+        print(f"warning: {field}: {skipped} of {len(split) + skipped} samples are left out ({causes})", file=sys.stderr)
+
+
 def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
-    """Write the embedded corpus if it is used, look at every corpus, open every downstream set, find Java.
+    """Write the embedded corpus if it is used, look at every corpus and every picture of a downstream set, find Java.
 
     Raises NotReady, CorpusError, or OSError when the disk is too small.
     """
-    spec = embedded(place.data)
+    spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
     if any(getattr(place.data, name) == folder / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)
@@ -122,9 +133,9 @@ def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
         _check_content(corpus, place)
     transfers = [run.spec for run in missing if isinstance(run.spec, TransferSpec)]
     for name, training in sorted({(get_task(s.task).train, True) for s in transfers}):
-        open_split(place, name, training)
+        _say_skipped(open_split(place, name, training), f"data.{name}")
     for name in sorted({test for s in transfers for test in get_task(s.task).tests}):
-        open_split(place, name, training=False)
+        refuse_unreadable(open_split(place, name, training=False), place.shared / "indexes")
     if any(spec.task == "caption" for spec in transfers):
         from transfer.metrics.java import JavaError, run_java
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from experiments.configuration.overrides import REGISTRIES
+
 
 @dataclass(frozen=True)
 class ObjectiveFacts:
@@ -28,6 +30,7 @@ class TaskFacts:
     protocol: int
     reads_text: bool
     generates: bool  # writes text when it is scored, which takes longer than training
+    in_full: Mapping[str, Any]  # settings that full transfer has otherwise
 
 
 class Catalogue(Protocol):
@@ -46,7 +49,7 @@ class Catalogue(Protocol):
         ...
 
     def config_class(self, group: str, name: str) -> type:
-        """Config class of an objective (group "objectives") or of a transfer task (group "transfer")."""
+        """Config class of an objective (group "objectives") or of a transfer task ("transfer" and "full")."""
         ...
 
 
@@ -61,7 +64,7 @@ class Suite:
     def task(self, name: str) -> TaskFacts:
         """Declarations of a transfer task; imports its file."""
         found = importlib.import_module("transfer.registry").get(name)
-        return TaskFacts(found.Config(), found.protocol, found.reads_text, found.generates)
+        return TaskFacts(found.Config(), found.protocol, found.reads_text, found.generates, found.in_full)
 
     def size(self, name: str) -> Any:
         """A size of backbones/sizes.py."""
@@ -74,5 +77,5 @@ class Suite:
 
     def config_class(self, group: str, name: str) -> type:
         """Config class of a registered objective or task."""
-        found: type = importlib.import_module(f"{group}.registry").get(name).Config
+        found: type = importlib.import_module(f"{REGISTRIES[group]}.registry").get(name).Config
         return found

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.configuration.corpora import get_corpus
 from experiments.planning.specs import PlannedRun
 from results.compare import ABSENT, differences
-from results.schema import Kind, Row
+from results.schema import FULL, Kind, Row
 
 PRETRAIN = Kind.PRETRAIN.value
 Differences = dict[str, tuple[Any, Any]]  # dotted key -> value in one row and in the other
@@ -77,7 +77,7 @@ def _declared(a: Resolved, b: Resolved, stage: str) -> set[str]:
     """Keys in which two rows may differ; one that ends in a dot covers all keys below it."""
     declared = a.overridden(stage) | b.overridden(stage)
     if a.row.mode != b.row.mode:
-        declared.add("mode")
+        declared |= {"mode", "recipe."} if FULL in (a.row.mode, b.row.mode) else {"mode"}
     if stage == PRETRAIN and a.row.objective != b.row.objective:
         declared.add("objective.")
     if stage == PRETRAIN and a.row.data != b.row.data:

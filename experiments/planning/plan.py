@@ -7,13 +7,13 @@ real catalogue about an objective or a task does.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
 from data.toyworld.spec import is_embedded
 from experiments.configuration import overrides
 from experiments.configuration.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
-from experiments.configuration.corpora import get_corpus, get_task
+from experiments.configuration.corpora import get_corpus, get_task, own_sets
 from experiments.configuration.overrides import ConfigError
 from experiments.configuration.recipe import STATED, Scale, get_scale
 from experiments.planning.catalogue import Catalogue
@@ -31,7 +31,7 @@ from experiments.planning.specs import (
     written,
 )
 from results.canonical import plain
-from results.schema import BLIND, Kind, Mode, Publication, Row, RunRecord, Slot, Status, Table
+from results.schema import BLIND, FULL, Kind, Mode, Publication, Row, RunRecord, Slot, Status, Table
 
 # Bump when equal specs would train different weights (transfer tasks have protocols of their own).
 PRETRAIN_PROTOCOL = 2
@@ -48,6 +48,7 @@ class Plan:
     references: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # by table, row and stage
     own_data: Mapping[str, tuple[str, ...]]  # by table: labels of rows whose corpus is not the embedded one
     declared: Mapping[str, Mapping[str, Any]]  # by table: its declaration
+    own_sets: Mapping[str, str]  # test sets from folders that are set -> what they are called
 
     def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
         """The table as these records fill it; records of other runs are left out."""
@@ -62,6 +63,7 @@ class Plan:
             references=self.references[table],
             own_data=self.own_data[table],
             declared=self.declared[table],
+            own_sets=self.own_sets,
             stated=STATED,
         )
 
@@ -123,7 +125,7 @@ def build_plan(
     order = list(Kind)
     ordered = sorted(runs.values(), key=lambda run: order.index(run.kind))  # stable: in order of the tables otherwise
     declared = {table.name: plain(table) for table in tables}
-    return Plan(scale, tuple(ordered), slots, references, own, declared)
+    return Plan(scale, tuple(ordered), slots, references, own, declared, own_sets(config.data))
 
 
 class Resolver:
@@ -230,9 +232,18 @@ class Resolver:
     ) -> tuple[PlannedRun, dict[str, PlannedRun]]:
         """A transfer of the row's encoder, or of none, and runs it needs besides."""
         facts, data = self.catalogue.task(task), get_task(task)
+        mode = _mode(row)
+        full = {**config.full.get(task, {})} if mode == FULL else {}
+        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {}), **full}
         recipe = facts.default
-        for key, value in config.transfer.get(task, {}).items():
-            recipe = overrides.set_field(recipe, key, value, prefix=f"transfer.{task}")
+        for key, value in changes.items():
+            recipe = overrides.set_field(recipe, key, value, prefix=f"{'full' if key in full else 'transfer'}.{task}")
+        _refuse_unused(recipe, facts.default, f"transfer.{task}")
+        if mode == FULL and (pictures := getattr(recipe, "pictures", "augmented")) != "augmented":
+            raise ConfigError(
+                f"row {row.label!r}: full transfer changes the encoder at every step, so transfer.{task}.pictures "
+                f"cannot be {pictures!r}; leave it out, or set it for frozen rows in a sweep of their own (--only)"
+            )
         language = getattr(config.language, task) if facts.reads_text else None
         extra: dict[str, PlannedRun] = {}
         inputs = {} if encoder is None else {"encoder": encoder.run_id}
@@ -245,7 +256,7 @@ class Resolver:
         spec = TransferSpec(
             protocol=facts.protocol,
             task=task,
-            mode=_mode(row),
+            mode=mode,
             recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=language,
@@ -259,7 +270,7 @@ class Resolver:
             problem = (
                 problem or f"language.{task} is {SCRATCH!r}, in the size of an encoder's run, and a blind row has none"
             )
-        weight = facts.reads_text + facts.generates
+        weight = facts.reads_text + facts.generates + _FULL_WEIGHT * (mode == FULL)
         needs = tuple(run.run_id for run in parents)
         return self._run(spec, {"recipe": recipe}, problem, weight, needs), extra
 
@@ -295,6 +306,20 @@ def _mode(row: Row) -> Mode:
     if row.mode not in (modes := get_args(Mode)):
         raise ConfigError(f"row {row.label!r}: there is no transfer mode {row.mode!r}; it can be {' or '.join(modes)}")
     return row.mode
+
+
+_FULL_WEIGHT = 10  # full transfers are the longest, and start first
+
+
+def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
+    """Raises ConfigError for a setting that was changed where another one makes it mean nothing."""
+    for field in fields(recipe):
+        other, value = field.metadata.get("only_with", (None, None))
+        if other and getattr(recipe, other) != value and getattr(recipe, field.name) != getattr(default, field.name):
+            raise ConfigError(
+                f"{prefix}.{field.name}={getattr(recipe, field.name)} means nothing with "
+                f"{prefix}.{other}={getattr(recipe, other)}; add --set {prefix}.{other}={value}"
+            )
 
 
 def _tokenizer(data: DataConfig) -> str:

@@ -16,7 +16,7 @@ from experiments.configuration.config import OptimConfig, Precision
 from experiments.configuration.typed import from_plain
 from results.canonical import merge, plain, run_id, split
 from results.record import write_atomic
-from results.schema import BLIND, Kind, Mode
+from results.schema import BLIND, FULL, Kind, Mode
 
 ABSENT = "absent"  # digest of data that is not set
 SPEC_FILE = "spec.json"
@@ -111,7 +111,7 @@ class TransferSpec:
         if self.mode == BLIND:
             return f"{self.task}-{BLIND}-s{self.seed}"
         encoder = self.inputs["encoder"].removeprefix(f"{Kind.PRETRAIN}-").rpartition("-")[0]
-        return f"{self.task}-{encoder}"
+        return f"{self.task}-{FULL}-{encoder}" if self.mode == FULL else f"{self.task}-{encoder}"
 
 
 Spec = PretrainSpec | TextLmSpec | TransferSpec

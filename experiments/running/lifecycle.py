@@ -191,5 +191,6 @@ def _write(
         seconds=round(seconds, 1),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         reason=reason,
+        fitted_by=outcome.fitted_by,
     )
     record.write(done, folder, outcome.scores)

@@ -1,4 +1,7 @@
-"""Transfer: one task's head on a frozen encoder, trained once and scored on all of its test sets."""
+"""Transfer: one task's head on an encoder, frozen or trained with it; trained once, scored on all of its test sets."""
+
+import logging
+import shutil
 
 import torch
 from safetensors.torch import load_file
@@ -13,65 +16,99 @@ from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_task
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
-from experiments.planning.specs import PretrainSpec, TextLmSpec, TransferSpec, load_spec
-from experiments.running.fit import Optimisation, fit
+from experiments.planning.specs import PretrainSpec, TextLmSpec, TransferSpec, Written, load_spec
+from experiments.running.fit import Optimisation, Precision, fit
+from experiments.running.heads import Heads
 from experiments.running.optim import Group
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.text_lm import LANGUAGE_FILE
 from experiments.running.training import decided, device
 from experiments.running.world import load_encoder, open_split, tokenizer_for
-from results.schema import BLIND, metric_key
+from results.schema import BLIND, FULL, metric_key
 from transfer import registry as tasks
-from transfer.base import TextModel
+from transfer.base import TextModel, TransferConfig, TransferHead, TransferTask
+from transfer.encoder import Encoder
 from transfer.features import FeatureSplit, extract, no_tokens
-from transfer.freeze import frozen_transfer, unchanged
+from transfer.freeze import ParameterGroup, freeze, frozen_transfer, full_transfer, unchanged
+from transfer.pictures import BehindFrozen, PictureSplit, PictureStream, Tuned
 from transfer.stream import FeatureStream
 
+logger = logging.getLogger(__name__)
 
-def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
-    """Train one task's head on an encoder's cached features, or on none, and score it on all of its test sets."""
-    encoder = None if spec.mode == BLIND else load_encoder(place, spec.inputs["encoder"])
-    frozen = nn.Module() if encoder is None else encoder.module.to(device())
-    cls, data = tasks.get(spec.task), get_task(spec.task)
-    config = from_plain(cls.Config, spec.recipe, f"transfer {spec.task}")
-    text = _text_model(spec, place)
-    task = cls(config, text)
-    precision = decided(spec.precision)
-    cache = place.shared / "features"
 
-    def features(split: Split) -> FeatureSplit:
-        return no_tokens(split) if encoder is None else extract(encoder, split, cache, precision=precision)
+class Transfer:
+    """One transfer, step by step: made ready, fitted or taken as it was fitted before, scored."""
 
-    run.progress.write(note="features")
-    train = features(open_split(place, data.train, training=True))
-    head = task.head(train, spec.seed).to(device())
-    groups: list[Group] = [
-        {
-            "params": list(group.parameters.values()),
-            "algorithm": "adamw",
-            "peak": group.lr,
-            "weight_decay": group.weight_decay,
-        }
-        for group in frozen_transfer(head, frozen, config)
-    ]
-    stream = FeatureStream(train, config, spec.seed, text)
-    optimisation = Optimisation(
-        warmup_steps=config.warmup_steps(len(train)),
-        betas=config.betas,
-        eps=config.eps,
-        clip_norm=config.grad_clip,
-        precision=precision,
-    )
-    with unchanged(frozen):
-        fit(head, stream, groups, optimisation, run=run, seed=spec.seed)
+    def __init__(self, spec: TransferSpec, place: Place, run: Owned) -> None:
+        self.spec, self.place, self.run = spec, place, run
+        self.encoder = None if spec.mode == BLIND else load_encoder(place, spec.inputs["encoder"])
+        self.vision = nn.Module() if self.encoder is None else self.encoder.module.to(device())
+        cls = tasks.get(spec.task)
+        self.config: TransferConfig = from_plain(cls.Config, spec.recipe, f"transfer {spec.task}")
+        self.text = _text_model(spec, place)
+        self.task: TransferTask = cls(self.config, self.text)
+        self.precision: Precision = decided(spec.precision)
+        self.cache = place.shared / "features"
 
-    outcome = Outcome(parent=spec.inputs.get("encoder"), data_digest=train.split.digest[:16])
-    outcome.images_seen = 0 if encoder is None else stream.images
-    for name in data.tests:
-        run.progress.write(note=f"scoring {name}")
-        test = features(open_split(place, name, training=False))
-        with torch.autocast(device(), torch.bfloat16, enabled=precision == "bf16"):
-            found = task.evaluate(head, test)
+    def features(self, split: Split) -> FeatureSplit:
+        """Tokens of a split as the encoder gives them now; none in mode "blind"."""
+        if self.encoder is None:
+            return no_tokens(split)
+        return extract(self.encoder, split, self.cache, precision=self.precision)
+
+    def fit(self, outcome: Outcome) -> TransferHead:
+        """The trained head, its encoder with it in mode "full"; nothing is trained where it was before."""
+        split = open_split(self.place, get_task(self.spec.task).train, training=True)
+        outcome.data_digest, outcome.coverage = split.digest[:16], dict(split.coverage)
+        stream: FeatureStream | PictureStream
+        if self.encoder is not None and self.config.pictures == "augmented":
+            data = PictureSplit(split, self.encoder)
+            stream = PictureStream(data, self.config, self.spec.seed, self.text, torch.get_num_threads())
+            head = self.task.head(data, self.spec.seed).to(device())
+            module = self._on_pictures(head, self.encoder)
+        else:
+            self.run.progress.write(note="features")
+            train = self.features(split)
+            stream = FeatureStream(train, self.config, self.spec.seed, self.text)
+            module = head = self.task.head(train, self.spec.seed).to(device())
+        outcome.images_seen = 0 if self.encoder is None else stream.images
+        self._fitted(module, stream, outcome)
+        return head
+
+    def _on_pictures(self, head: TransferHead, encoder: Encoder) -> TransferHead:
+        return Tuned(head, encoder) if self.spec.mode == FULL else BehindFrozen(head, encoder)
+
+    def _fitted(self, module: TransferHead, stream: FeatureStream | PictureStream, outcome: Outcome) -> None:
+        kept = Heads(self.place, Written.load(self.run.folder), self.config)
+        outcome.fitted_by = kept.fitted_by
+        if outcome.fitted_by:
+            logger.info("%s takes the head that %s trained", self.run.folder.name, outcome.fitted_by)
+            freeze(self.vision)
+            kept.load(module)
+            return
+        optimisation = Optimisation(
+            warmup_steps=self.config.warmup_steps(len(stream.split)),
+            betas=self.config.betas,
+            eps=self.config.eps,
+            clip_norm=self.config.grad_clip,
+            precision=self.precision,
+        )
+        if isinstance(module, Tuned):
+            groups = full_transfer(module, self.config)
+            fit(module, stream, _optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
+        else:
+            groups = frozen_transfer(module, self.vision, self.config)
+            with unchanged(self.vision):
+                fit(module, stream, _optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
+        self.run.may_write()
+        kept.save(module, self.run.folder.name)
+
+    def score(self, head: TransferHead, name: str, outcome: Outcome) -> None:
+        """Scores on one test set, into the outcome."""
+        self.run.progress.write(note=f"scoring {name}")
+        test = self.features(open_split(self.place, name, training=False))
+        with torch.autocast(device(), torch.bfloat16, enabled=self.precision == "bf16"):
+            found = self.task.evaluate(head, test)
         outcome.items[name] = len(test)
         outcome.metrics |= {metric_key(name, key): float(value) for key, value in found.metrics.items()}
         outcome.unavailable |= {metric_key(name, key): reason for key, reason in found.unavailable.items()}
@@ -79,7 +116,33 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
             kept = outcome.chance if key.startswith("chance_") else outcome.metrics
             kept[metric_key(name, key.removeprefix("chance_"))] = float(value)
         outcome.scores += [{"dataset": name, **item} for item in found.items]
+
+
+def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
+    """Train one task's head on an encoder's features, with the encoder, or on none; score it on all test sets."""
+    made, outcome = Transfer(spec, place, run), Outcome(parent=spec.inputs.get("encoder"))
+    head = made.fit(outcome)
+    if spec.mode == FULL:
+        made.cache = run.folder / "features"  # of an encoder that is nobody else's
+    try:
+        for name in get_task(spec.task).tests:
+            made.score(head, name, outcome)
+    finally:
+        if spec.mode == FULL:
+            shutil.rmtree(made.cache, ignore_errors=True)
     return outcome
+
+
+def _optimised(groups: tuple[ParameterGroup, ...]) -> list[Group]:
+    return [
+        {
+            "params": list(group.parameters.values()),
+            "algorithm": "adamw",
+            "peak": group.lr,
+            "weight_decay": group.weight_decay,
+        }
+        for group in groups
+    ]
 
 
 def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:

@@ -20,18 +20,21 @@ from backbones.vit import VisionEncoder
 from data.batch import Batch, Split
 from data.corpora import open_corpus
 from data.document import Bad, Corpus
+from data.errors import CorpusError
 from data.images import Centred, ImageTransform
 from data.loading.held_out import SHARE, split
 from data.loading.loader import Loader
+from data.loading.readable import training_classes, training_pairs
 from data.loading.select import Rules, choose_images
 from data.readers import downstream
-from data.readers.imagenet import imagenet
+from data.readers.imagenet import IMAGENET_VAL, imagenet
 from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_pair import Mmc4Pairs
 from data.readers.mmc4_tars import Mmc4TarCorpus
+from data.readers.splits import checked
 from data.tokenizer import Tokenizer
-from experiments.configuration.corpora import get_corpus
+from experiments.configuration.corpora import get_corpus, own_sets
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import CorpusSpec, PretrainSpec, load_spec
@@ -171,19 +174,53 @@ def load_encoder(place: Place, run_id: str) -> Encoder:
     spec = load_spec(folder)
     assert isinstance(spec, PretrainSpec)
     size: Size = from_plain(Size, spec.model, "model")
+    size = replace(size, vision=replace(size.vision, drop_path=0.0))  # that of pre-training; full transfer has its own
     vision = build_vision(size, spec.seed)
     vision.load_state_dict(load_file(folder / ENCODER_FILE))
     return Encoder(vision.eval(), ImageTransform(size.vision.image_size))
 
 
 def open_split(place: Place, name: str, training: bool) -> Split:
-    """A downstream set by its field of DataConfig: its training or its test split."""
+    """A downstream set by its field of DataConfig: its training or its test split.
+
+    Raises CorpusError where a training set is too broken, or a test set is neither complete, nor embedded, nor a set of
+    the user's own under its own name (data.called).
+    """
     folder = Path(getattr(place.data, name))
     cache = place.shared / "indexes"
+    broken = place.data.max_broken
+    if training and name == "imagenet":
+        return training_classes(folder, max_broken=broken, cache=cache)
+    if training:
+        field = "top_caption" if name == "caption_train" else None
+        return training_pairs(folder, name, field, max_broken=broken, cache=cache)
+    split = _test_split(folder, name, cache)
+    if own_sets(place.data).get(name) == "":  # it passes for the benchmark
+        _refuse_incomplete(split, name)
+    return split
+
+
+_PUBLISHED = {
+    "imagenet": IMAGENET_VAL,
+    "coco": downstream.COCO_TEST,
+    "flickr30k": downstream.FLICKR30K_TEST,
+    "nocaps": downstream.NOCAPS_VAL,
+}
+
+
+def _test_split(folder: Path, name: str, cache: Path) -> Split:
     if name == "imagenet":
-        return imagenet(folder, "train" if training else "val", cache=cache)
-    if name in ("retrieval_train", "caption_train"):
-        return downstream.pairs(folder, name, "top_caption" if name == "caption_train" else None, cache=cache)
+        return imagenet(folder, "val", cache=cache)
     if name == "nocaps":
         return downstream.nocaps(downstream.nocaps_file(folder), folder / "val")
     return downstream.captioned(folder, name, "test")
+
+
+def _refuse_incomplete(split: Split, name: str) -> None:
+    try:
+        checked(split, _PUBLISHED[name])
+    except CorpusError as error:
+        raise CorpusError(
+            f"data.{name}: {error}. Complete the download, or say what this set is with "
+            f"--set data.called.{name}=NAME; its columns then bear that name"
+        ) from None

@@ -13,6 +13,7 @@ from results.hypotheses import Judged, Verdict
 from results.markdown import DASH
 from results.page.measured import leads
 from results.page.pretraining import DIAGNOSTICS, alarms, encoders
+from results.page.transfers import TITLES, by_mode
 from results.schema import Column, Row, RunRecord
 from results.scorecard import DECISIVE, interval, next_step, p_value
 from results.stats import CONFIDENCE, t_quantile
@@ -111,7 +112,9 @@ def counts(judged: Sequence[Judged]) -> list[tuple[str, int]]:
 def section(filled: Filled, curves: Curves) -> Section:
     """A table: measured numbers, the paper's, cost, charts and the records of its runs."""
     publication = filled.publication
-    grids = [measured(filled), *_paper(filled), cost(filled)]
+    modes = by_mode(filled)  # nothing is compared across frozen and full transfer
+    titles = {mode: f"{TITLES[mode]}. " if len(modes) > 1 else "" for mode in modes}
+    grids = [*(measured(part, titles[mode]) for mode, part in modes.items()), *_paper(filled), cost(filled)]
     charts = [*compute_charts(filled), *curve_charts(filled, curves)]
     runs = [(run_id, canonical(record)) for run_id, record in sorted(publication.records.items())]
     return Section(
@@ -125,7 +128,7 @@ def section(filled: Filled, curves: Curves) -> Section:
     )
 
 
-def measured(filled: Filled) -> Grid:
+def measured(filled: Filled, title: str = "") -> Grid:
     """The measured table: mean with its s.d. over seeds, links to the runs, why a cell is empty."""
     header = ("method", "task", "pre-training data", *(column.title(filled.scale) for column in filled.columns))
     rows = []
@@ -137,7 +140,7 @@ def measured(filled: Filled) -> Grid:
         rows.append((head, Cell(row.task), Cell(data), *(_cell(filled, row, column) for column in filled.columns)))
     widest = t_quantile((1 + CONFIDENCE) / 2, 2) / 3**0.5
     about = (
-        "Measured here. Mean ± standard deviation over seeds; the 95 % interval of a mean over three seeds is "
+        f"{title}Measured here. Mean ± standard deviation over seeds; the 95 % interval of a mean over three seeds is "
         f"{widest:.1f} times as wide to either side. Strong: ahead of every other method by more than the noise. The "
         "small numbers are seeds and lead to the records."
     )

@@ -6,6 +6,7 @@ from results.frame import Filled, mean_sd
 from results.markdown import DASH, escape, spread
 from results.markdown import table as markdown_table
 from results.noise import Standing, standing
+from results.paper import value as paper_value
 from results.schema import Cell, Column, Row
 
 
@@ -92,6 +93,10 @@ def paper(filled: Filled) -> list[str]:
         printed = [filled.paper(row, column) for column in columns]
         numbers = [DASH if each is None else f"{each:.1f}" for each in printed]
         lines.append([escape(row.label), escape(", ".join(row.paper.values())), *numbers])
+    for reference in filled.table.references:
+        printed = [paper_value(filled.table.paper_csv, reference, column.key) for column in columns]
+        numbers = [DASH if each is None else f"{each:.1f}" for each in printed]
+        lines.append([DASH, escape(", ".join(reference.values())), *numbers])
     header = ["row above", "line in the paper", *(f"paper: {column.label}" for column in columns)]
     title = filled.table.title
     about = f"As printed in the paper's {title}: single runs, no error bars. **Nothing of it was measured here.**"
@@ -105,9 +110,10 @@ def deltas(filled: Filled) -> list[str]:
         numbers = []
         for column in filled.table.columns:
             values, printed = filled.values(row, column), filled.paper(row, column)
-            numbers.append(DASH if not values or printed is None else f"{mean_sd(values)[0] - printed:+.1f}")
+            own = column.analogue.get(filled.scale) is not None  # a set of the user's own, which the paper never saw
+            numbers.append(DASH if not values or printed is None or own else f"{mean_sd(values)[0] - printed:+.1f}")
         lines.append([escape(row.label), *numbers])
-    header = ["method", *(column.label for column in filled.table.columns)]
+    header = ["method", *(column.name(filled.scale) for column in filled.table.columns)]
     about = "The paper gives one number per cell, so this is a difference and no test."
     return ["## Measured minus the paper", "", about, "", *markdown_table(header, lines)] if lines else []
 

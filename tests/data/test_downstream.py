@@ -13,7 +13,8 @@ from PIL import Image
 from tar_helpers import write_shards
 
 from data.errors import CorpusError
-from data.readers.downstream import COCO_TEST, blip, captioned, karpathy, nocaps, nocaps_file, pairs
+from data.loading.readable import training_pairs
+from data.readers.downstream import COCO_TEST, blip, captioned, karpathy, nocaps, nocaps_file
 from data.readers.imagenet import IMAGENET_VAL, imagenet
 from data.readers.splits import Expected
 
@@ -203,35 +204,11 @@ def test_nocaps_captions_join_their_image_by_id(tmp_path):
         nocaps(tmp_path / "n.json", tmp_path)
 
 
-def shard(tmp_path: Path) -> Path:
-    samples = [
-        ("0001", {"jpg": picture("red"), "txt": b"alt one", "json": b'{"top_caption": "a red field"}'}),
-        ("0002", {"txt": b"no image", "json": b'{"top_caption": "nothing"}'}),
-        ("0003", {"jpg": picture("blue"), "txt": b"alt three", "json": b'{"top_caption": "a blue field"}'}),
-    ]
-    write_shards(samples, tmp_path / "tars")
-    return tmp_path / "tars"
-
-
-def test_pairs_take_the_caption_that_is_asked_for(tmp_path):
-    folder = shard(tmp_path)
-    split = pairs(folder, "cc3m/train", max_bad=1)
-    assert split.captions == (("alt one",), ("alt three",))
-    assert split.load(1).getpixel((0, 0)) == (0, 0, 255)  # the image of the second usable pair
-    written = pairs(folder, "laion-coco/train", caption_key="top_caption", max_bad=1)
-    assert written.captions == (("a red field",), ("a blue field",))
-    assert written.digest != split.digest
-
-
-def test_pairs_beyond_the_allowed_number_of_bad_ones_are_refused_with_their_causes(tmp_path):
-    with pytest.raises(CorpusError, match="1 of 3 samples cannot be used and max_bad is 0: missing_image 1.*0002"):
-        pairs(shard(tmp_path), "cc3m/train")
-    with pytest.raises(CorpusError, match="no .tar files"):
-        pairs(tmp_path / "nowhere", "cc3m/train")
-
-
 def test_splits_cross_to_loader_workers(tmp_path, classes):
-    for split in (imagenet(classes, "val"), pairs(shard(tmp_path), "cc3m/train", max_bad=1)):
+    samples = [("0001", {"jpg": picture(), "txt": b"one"}), ("0002", {"jpg": picture("blue"), "txt": b"two"})]
+    write_shards(samples, tmp_path / "tars")
+    read = training_pairs(tmp_path / "tars", "cc3m/train", None, max_broken=0.0)
+    for split in (imagenet(classes, "val"), read):
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
             assert pool.submit(split.load, 1).result().size == (6, 4)
 

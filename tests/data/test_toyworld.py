@@ -19,6 +19,7 @@ from data.batch import Split
 from data.corpora import open_corpus
 from data.document import Bad
 from data.images import open_image
+from data.loading.readable import training_pairs
 from data.readers import downstream
 from data.readers.imagenet import imagenet
 from data.toyworld import write
@@ -84,8 +85,8 @@ def splits(folder: Path) -> list[Split]:
         downstream.karpathy(folder / "coco" / "dataset_coco.json", folder / "coco" / "images", "test"),
         downstream.karpathy(folder / "flickr30k" / "dataset_flickr30k.json", folder / "flickr30k" / "images", "test"),
         downstream.nocaps(folder / "nocaps" / "nocaps_val_captions.json", folder / "nocaps" / "val"),
-        downstream.pairs(folder / "retrieval_train", "retrieval_train"),
-        downstream.pairs(folder / "caption_train", "caption_train", "top_caption"),
+        training_pairs(folder / "retrieval_train", "retrieval_train", None, max_broken=0.0),
+        training_pairs(folder / "caption_train", "caption_train", "top_caption", max_broken=0.0),
     ]
 
 

@@ -9,12 +9,12 @@ from experiments.configuration.overrides import ConfigError
 from experiments.configuration.recipe import SCALES, get_scale
 from experiments.planning.plan import build_plan
 from experiments.planning.specs import PretrainSpec
-from experiments.tables import TABLE6B, TABLES, get_table
+from experiments.tables import TABLE3, TABLE6B, TABLES, get_table
 from results.paper import load, value
 from results.schema import Table
 
 EVERY = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-PAPERS = {name: table for name, table in TABLES.items() if any(row.paper for row in table.rows)}
+PAPERS = {name: table for name, table in TABLES.items() if table.references or any(row.paper for row in table.rows)}
 OF_THE_PAPER = pytest.mark.parametrize("table", PAPERS.values(), ids=PAPERS)
 
 
@@ -38,13 +38,15 @@ def test_every_cell_of_the_paper_has_its_place(table: Table) -> None:
         cell for line in load(table.paper_csv) for key, cell in line.items() if key in {c.key for c in table.columns}
     ]
     rows = [row for row in table.rows_at("base16") if row.paper]
-    found = [value(table.paper_csv, row.paper, column.key) for row in rows for column in table.columns]
+    lines = [*(row.paper for row in rows), *table.references]
+    found = [value(table.paper_csv, line, column.key) for line in lines for column in table.columns]
     assert sorted(found) == sorted(float(cell) for cell in printed)  # type: ignore[type-var]
 
 
 @OF_THE_PAPER
 def test_no_number_column_of_the_paper_is_left_out(table: Table) -> None:
     words = {"method", "task", "pretrain_data", "supports_interleaved", "lm_passes", "lambda_con"}
+    words |= {"transfer", "pretrain_epochs", "vision_encoder"}
     assert {column.key for column in table.columns} == set(load(table.paper_csv)[0]) - words
 
 
@@ -119,3 +121,16 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
         get_scale("tini")
     with pytest.raises(ConfigError, match=r"unknown corpus 'mmc4_pair'. Did you mean 'mmc4-pair'\?"):
         get_corpus("mmc4_pair")
+
+
+def test_table_3_transfers_the_encoders_of_table_1_both_ways_and_trains_none_of_them_again() -> None:
+    frozen = {row.label for row in TABLE3.rows if row.mode == "frozen"}
+    full = {row.label for row in TABLE3.rows if row.mode == "full"}
+    assert full == {f"{label}, full" for label in frozen} and len(frozen) == 9
+    assert not any(row.paper for row in TABLE3.rows) and len(TABLE3.references) == 8
+    catalogue, scale = FakeCatalogue(), get_scale("tiny")
+    config = without_details(scale.config)
+    one = {run.run_id for run in build_plan([TABLES["table1"]], [0], scale, config, catalogue, DIGESTS).runs}
+    both = build_plan([TABLE3], [0], scale, config, catalogue, DIGESTS)
+    new = [run for run in both.runs if run.run_id not in one]
+    assert len(new) == 27 and {run.spec.mode for run in new} == {"full"}  # type: ignore[union-attr]

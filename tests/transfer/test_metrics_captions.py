@@ -233,3 +233,16 @@ def test_a_java_that_hangs_or_cannot_start_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(java.subprocess, "run", late)
     with pytest.raises(JavaError, match="did not finish within 600 s"):
         tokenize(["a"])
+
+
+@pytest.mark.parametrize(
+    "references, predictions, message",
+    [
+        ({"a": ["a cat"], "b": "a dog"}, {"a": "x", "b": "y"}, "references of image 'b' are one string, 'a dog'"),
+        ({"a": ["a cat", 3]}, {"a": "x"}, "image 'a' has a reference that is int"),
+        ({"a": ["a cat"]}, {"a": None}, "prediction of image 'a' is NoneType"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused_by_name(references, predictions, message):
+    with pytest.raises(TypeError, match=message):
+        score(references, predictions)

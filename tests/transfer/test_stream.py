@@ -77,7 +77,7 @@ def test_long_captions_are_cut_and_keep_their_end(tmp_path):
 
     data = features(tmp_path, images=1)
     long = replace(data.split, captions=(("red " * 100,),))
-    rows = encode_captions(type(data)(long, data.features), Words())
+    rows = encode_captions(long, Words())
     assert len(rows[0][0]) == MAX_TEXT and rows[0][0][-1] == Words.special.eos
 
 

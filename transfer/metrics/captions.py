@@ -93,10 +93,12 @@ def tokenize(captions: Sequence[str]) -> list[str]:
 def score(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> CaptionScores:
     """BLEU-1..4 and CIDEr of one prediction for each image; one run of Java for all captions.
 
-    Raises ValueError where the two do not hold the same images, or an image has no reference with a word in it;
-    JavaError where tokenising fails. An empty prediction is scored, and scores 0.
+    Raises TypeError where references are one string or hold what is no text, or a prediction is no text; ValueError
+    where the two do not hold the same images, or an image has no reference with a word in it; JavaError where
+    tokenising fails. An empty prediction is scored, and scores 0.
     """
     _same_images(references, predictions)
+    _texts(references, predictions)
     owner = [image for image, texts in references.items() for _ in texts]
     words = tokenize([text for texts in references.values() for text in texts] + list(predictions.values()))
     told: dict[str, list[str]] = {image: [] for image in references}
@@ -139,6 +141,23 @@ def _same_images(references: Mapping[str, Sequence[str]], predictions: Mapping[s
             f"{len(missing)} lack a prediction (first {missing[:3]}) and {len(extra)} lack references "
             f"(first {extra[:3]}); scores are taken over the whole split, never over what happens to be there"
         )
+
+
+def _texts(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> None:
+    """A string is a sequence of strings too: each letter would be scored as a reference."""
+    for image, texts in references.items():
+        if isinstance(texts, str):
+            raise TypeError(
+                f"references of image {image!r} are one string, {texts!r:.80}; give a list of captions, [{texts!r:.40}]"
+            )
+        for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"image {image!r} has a reference that is {type(text).__name__}, not text: {text!r:.80}"
+                )
+    for image, text in predictions.items():
+        if not isinstance(text, str):
+            raise TypeError(f"the prediction of image {image!r} is {type(text).__name__}, not text: {text!r:.80}")
 
 
 def _jar() -> Path:

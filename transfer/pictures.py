@@ -1,0 +1,159 @@
+"""Pictures instead of cached features: an encoder runs on them at every step, trained in full or frozen.
+
+Source: LCL paper 4.1 and A.2 (in full transfer all parameters train). Our choice: a crop depends on seed, epoch and
+item alone, so that batches are a function of the step and every encoder sees the same crops.
+
+Shape letters: b images of the batch, s image side.
+"""
+
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from data.batch import Split
+from data.seeds import generator
+from objectives.functional import Losses
+from transfer.base import FeatureBatch, TextModel, TransferConfig, TransferHead
+from transfer.encoder import Encoder
+from transfer.stream import Stream
+
+HELD_BYTES = 256 * 2**20  # of decoded pictures kept by a process
+CHECKED = 20  # steps in which every block must have had a gradient
+
+
+@dataclass(frozen=True)
+class PictureSplit:
+    """A split and the encoder that reads it; what a head is made for where there are no features."""
+
+    split: Split
+    encoder: Encoder
+    _held: dict[int, Image.Image] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.encoder.module.width
+
+    def load(self, index: int) -> Image.Image:
+        """The picture, from memory where there was room for it."""
+        held = self._held.get(index)
+        if held is None:
+            held = self.split.load(index)
+            if len(self._held) * held.width * held.height * 4 < HELD_BYTES:
+                self._held[index] = held
+        return held
+
+
+@dataclass(frozen=True)
+class PictureBatch:
+    """Pictures as the encoder reads them, and what is learned from them."""
+
+    images: Float[Tensor, "b 3 s s"]
+    learned: FeatureBatch  # without tokens
+
+    def to(self, device: str) -> "PictureBatch":
+        """The same batch on another device."""
+        return PictureBatch(self.images.to(device), self.learned.to(device))
+
+
+class PictureStream(Stream[PictureBatch]):
+    """Batches of augmented pictures. Order and captions are those of `FeatureStream`."""
+
+    def __init__(
+        self, data: PictureSplit, config: TransferConfig, seed: int, text: TextModel | None = None, workers: int = 1
+    ) -> None:
+        """workers: threads that decode and crop."""
+        super().__init__(data.split, config, seed, text)
+        self._data = data
+        self._transform = data.encoder.transform.with_scale(config.crop)
+        self._workers = workers
+
+    def _batch(self, epoch: int, index: np.ndarray) -> PictureBatch:
+        with ThreadPoolExecutor(self._workers) as pool:
+            crops = np.stack(list(pool.map(lambda place: self._crop(epoch, int(place)), index)))
+        return PictureBatch(self._transform.normalise(torch.from_numpy(crops)), self._learned(epoch, index))
+
+    def _crop(self, epoch: int, place: int) -> UInt8[np.ndarray, "s s 3"]:
+        rng = generator(self.seed, "transfer", "crop", epoch, self.split.item_ids[place])
+        crop = self._transform.train(self._data.load(place), rng)
+        return crop[:, ::-1] if rng.random() < self.config.flip else crop
+
+
+class OnPictures(TransferHead, ABC):
+    """A head behind the encoder whose tokens it reads."""
+
+    def __init__(self, head: TransferHead, encoder: Encoder) -> None:
+        super().__init__()
+        self.head = head
+        self._patches = encoder.patches
+
+    @abstractmethod
+    def tokens(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b t d"]:
+        """The encoder's output tokens, fp32."""
+
+    def forward(self, batch: PictureBatch) -> Losses:  # type: ignore[override]  # pictures are what it is for
+        """Loss terms of the head on the encoder's tokens."""
+        losses: Losses = self.head(replace(batch.learned, tokens=self.tokens(batch.images), patches=self._patches))
+        return losses
+
+    def pretrained(self) -> tuple[nn.Module, ...]:
+        """The head's parts that come with weights."""
+        return self.head.pretrained()
+
+    def after_step(self) -> None:
+        """Clamp what the head has bounded."""
+        self.head.after_step()
+
+
+class BehindFrozen(OnPictures):
+    """The encoder stays as it is: in evaluation mode, without gradient, and no part of this module's parameters."""
+
+    def __init__(self, head: TransferHead, encoder: Encoder) -> None:
+        super().__init__(head, encoder)
+        self._frozen = (encoder.module,)  # a tuple hides it from parameters(), train() and checkpoints
+
+    def tokens(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b t d"]:
+        """Tokens without gradient."""
+        with torch.no_grad():
+            return self._frozen[0].tokens(images).float()
+
+
+class Tuned(OnPictures):
+    """The encoder trains with the head."""
+
+    def __init__(self, head: TransferHead, encoder: Encoder) -> None:
+        super().__init__(head, encoder)
+        self.vision = encoder.module
+        self._steps = 0
+        self._without = set(range(len(encoder.module.blocks)))
+
+    def tokens(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b t d"]:
+        """Tokens with gradient."""
+        return self.vision.tokens(images).float()
+
+    def after_step(self) -> None:
+        """Clamp the head's bounded parts. Raises RuntimeError where a block has had no gradient for 20 steps.
+
+        An encoder whose forward pass is cut off somewhere would train in part, or not at all, without a word.
+        """
+        super().after_step()
+        if self._steps < CHECKED:
+            self._steps += 1
+            self._without -= {number for number in self._without if gradient_norm(self.vision.blocks[number]) > 0}
+            if self._steps == CHECKED and self._without:
+                raise RuntimeError(
+                    f"full transfer: blocks {sorted(self._without)} of {len(self.vision.blocks)} of the encoder had no "
+                    f"gradient in {CHECKED} steps; its forward pass is cut off from the loss"
+                )
+
+
+def gradient_norm(module: nn.Module) -> float:
+    """Norm of all gradients of a module, 0 where it has none."""
+    grads = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(torch.stack([grad.norm() for grad in grads]).norm()) if grads else 0.0

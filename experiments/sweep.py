@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.configuration.config import Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, digests, embedded
+from experiments.configuration.corpora import FOLDERS, digests, embedded_corpus
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, Scale, get_scale
@@ -27,7 +27,7 @@ from experiments.planning.plan import Plan, build_plan, listing
 from experiments.planning.price import committed, price
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
-from results import items, publish
+from results import curves, items, publish
 from results.record import load_all
 from results.schema import Kind, Publication, RunRecord, Status, Table, published_name
 
@@ -235,7 +235,7 @@ def with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConf
     given = digests(config.data)
     if not uses_it:
         return config, given
-    spec = embedded(config.data)
+    spec = embedded_corpus(config.data)
     folder = runs / "shared" / "corpora" / spec.folder_name
     free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
     folders: dict[str, Any] = {name: folder / name for name in free}
@@ -343,6 +343,7 @@ def _collate(
         if lost := items.export(table, publication, options.runs, out / "records"):
             said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
             print(f"{said}; their records stay", file=sys.stderr)
+        curves.export(publication, options.runs, out / "records")
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

@@ -55,7 +55,7 @@ TASKS = {
 }
 
 
-def embedded(data: DataConfig) -> ToyworldSpec:
+def embedded_corpus(data: DataConfig) -> ToyworldSpec:
     """The embedded corpus of these settings."""
     rules = DocumentRules(redundancy=data.toyworld_redundancy)
     return ToyworldSpec(seed=data.toyworld_seed, rules=rules)

@@ -14,7 +14,7 @@ from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, embedded, get_corpus, get_task
+from experiments.configuration.corpora import FOLDERS, embedded_corpus, get_corpus, get_task
 from experiments.configuration.place import Place
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
@@ -71,7 +71,7 @@ def with_labels(table: Table, data: DataConfig, known: Mapping[str, str]) -> Tab
 
 def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
     source = "mmc4_pair" if data.mmc4_pair is not None else "mmc4"
-    if known.get(source, "").startswith(embedded(data).folder_name):
+    if known.get(source, "").startswith(embedded_corpus(data).folder_name):
         return True
     if source not in known:
         return True  # no corpus at all, which the plan says by itself
@@ -122,7 +122,7 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
 
     Raises NotReady, CorpusError, or OSError when the disk is too small.
     """
-    spec = embedded(place.data)
+    spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
     if any(getattr(place.data, name) == folder / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)

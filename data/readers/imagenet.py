@@ -6,7 +6,7 @@ root/train/*.tar, root/val/*.tar                         <key>.jpg and <key>.cls
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -131,21 +131,14 @@ class _SpanImages:
 
     split: str
     refs: tuple[ImageRef, ...]
-    shards: tuple[Path, ...]
 
     def __call__(self, index: int) -> Image.Image:
         """RGB; CorpusError when it cannot be had."""
-        return open_item(self.split, index, self.refs[index])
+        return open_item(self.split, index, self.ref(index))
 
     def ref(self, index: int) -> ImageRef:
         """The i-th image, unread."""
         return self.refs[index]
-
-    def stamps(self) -> Iterator[str]:
-        """Name, size and time of every shard."""
-        for shard in self.shards:
-            about = shard.stat()
-            yield f"{shard.name} {about.st_size} {about.st_mtime_ns}"
 
 
 def _from_tars(folder: Path, tars: Sequence[Path], split: str, cache: Path | None) -> Split:
@@ -170,4 +163,4 @@ def _from_tars(folder: Path, tars: Sequence[Path], split: str, cache: Path | Non
         raise CorpusError(f"{folder} holds {len(tars)} tars and no picture in them")
     classes = tuple(map(str, range(int(np.max(labels)) + 1)))
     name = f"imagenet/{split}"
-    return make_split(name, ids, _SpanImages(name, tuple(refs), tuple(tars)), labels=labels, classes=classes)
+    return make_split(name, ids, _SpanImages(name, tuple(refs)), labels=labels, classes=classes)

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.toyworld.spec import ToyworldSpec
 from experiments.configuration.config import Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, digests
+from experiments.configuration.corpora import FOLDERS, digests, embedded_corpus
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, Scale, get_scale
@@ -28,7 +27,7 @@ from experiments.planning.plan import Plan, build_plan, listing
 from experiments.planning.price import committed, price
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
-from results import items, publish
+from results import curves, items, publish
 from results.record import load_all
 from results.schema import Kind, Publication, RunRecord, Status, Table, published_name
 
@@ -203,7 +202,11 @@ def _check_precision(config: RunConfig) -> None:
 def _given(
     tables: Sequence[Table], scale: Scale, changes: Mapping[str, str], options: argparse.Namespace
 ) -> tuple[list[Table], RunConfig]:
-    """The rows asked for, and the settings."""
+    """The rows asked for, and the settings. Raises ConfigError for a table without rows at that scale."""
+    for table in tables:
+        if not table.rows_at(scale.name):
+            known = ", ".join(sorted({name for row in table.rows for name in row.only_at}))
+            raise ConfigError(f"{table.name} has no row at scale {scale.name!r}; add --scale with one of {known}")
     return [_only(table, options.only) for table in tables], apply(scale.config, changes)
 
 
@@ -232,7 +235,7 @@ def with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConf
     given = digests(config.data)
     if not uses_it:
         return config, given
-    spec = ToyworldSpec(seed=config.data.toyworld_seed)
+    spec = embedded_corpus(config.data)
     folder = runs / "shared" / "corpora" / spec.folder_name
     free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
     folders: dict[str, Any] = {name: folder / name for name in free}
@@ -340,6 +343,7 @@ def _collate(
         if lost := items.export(table, publication, options.runs, out / "records"):
             said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
             print(f"{said}; their records stay", file=sys.stderr)
+        curves.export(publication, options.runs, out / "records")
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

@@ -1,4 +1,5 @@
-"""The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 3, 5, 6); control rows are ours.
+"""The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 3, 5, 6); control rows are ours,
+and so are the last two tables, which ask why and when.
 
 Adding a row is one `Row`, adding a table one `Table` in TABLES. What equal rows of two tables share is found by
 planning (experiments/planning/plan.py): the LCL row on MMC4 stands in Tables 1, 5, 6a and 6b and is trained once a
@@ -277,7 +278,64 @@ TABLE3 = Table(
     ),
 )
 
-TABLES = {table.name: table for table in (TABLE1, TABLE2, TABLE3, TABLE5, TABLE6A, TABLE6B)}
+REDUNDANCY = Table(
+    name="redundancy",
+    title="Redundancy",
+    caption="Does the text's redundancy decide who collapses? One table for each "
+    "`--set data.toyworld_redundancy=0`, `=0.5` and `=0.9`: how often the text of the embedded corpus names what its "
+    "pictures show (paper 3.2). Frozen transfer.",
+    columns=(IN1K, *COCO_FOUR),
+    rows=(
+        Row(label="Flamingo", objective="flamingo", data="mmc4", task="Gen.", only_at=(_TINY,)),
+        Row(label="Emu", objective="emu", data="mmc4", task="Gen. + Reg.", only_at=(_TINY,)),
+        Row(
+            label="LCL without contrast",
+            objective="lcl",
+            data="mmc4",
+            task="Gen.",
+            override={"objectives.lcl.contrast_weight": 0.0},
+            only_at=(_TINY,),
+        ),
+        Row(label="LCL", objective="lcl", data="mmc4", task="Con. + Gen.", only_at=(_TINY,)),
+        Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True, only_at=(_TINY,)),
+    ),
+    paper_csv="table1.csv",
+    cost_reference="LCL",
+)
+
+BUDGETS = (8_000, 16_000, 32_000, 64_000)  # images; the third is the tiny scale's own, so Table 1's runs are reused
+
+
+def _budgets(row: Row) -> tuple[Row, ...]:
+    """A row of Table 1 once for each budget."""
+    return tuple(
+        replace(
+            row,
+            label=f"{row.label}, {images // 1000}k images",
+            override={"pretrain.images": images},
+            paper={},
+            only_at=(_TINY,),
+        )
+        for images in BUDGETS
+    )
+
+
+BUDGET = Table(
+    name="budget",
+    title="Budget",
+    caption="Every method of Table 1 after 8k to 64k images, each budget a schedule of its own: learning jumps, and "
+    "one budget says only when the jump came. Score against training FLOPs compares at equal compute. Frozen "
+    "transfer.",
+    columns=(IN1K, *COCO_FOUR),
+    rows=(
+        *(each for row in TABLE1.rows if not row.control for each in _budgets(row)),
+        Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True, only_at=(_TINY,)),
+    ),
+    paper_csv="table1.csv",
+    cost_reference="",
+)
+
+TABLES = {table.name: table for table in (TABLE1, TABLE2, TABLE3, TABLE5, TABLE6A, TABLE6B, REDUNDANCY, BUDGET)}
 
 
 def get_table(name: str) -> Table:

@@ -53,14 +53,14 @@ def export(table: Table, publication: Publication, runs: Path, folder: Path) -> 
                 found[run_id] = scores
                 break
     text = _text(found)
-    if not path.exists() or _unpacked(path) != text:
-        write_atomic(path, _packed(text))
+    if not path.exists() or unpacked(path) != text:
+        write_atomic(path, packed(text))
     return sorted(wanted.keys() - found.keys())
 
 
 def load(path: Path) -> dict[str, Scores]:
     """Item scores by run. Raises RecordError naming a file that is no such table."""
-    reader = csv.reader(io.StringIO(_unpacked(path)))
+    reader = csv.reader(io.StringIO(unpacked(path)))
     header = next(reader, [])
     if tuple(header[: len(KEY)]) != KEY:
         raise RecordError(f"{path}: columns {', '.join(header[:4])}; expected {', '.join(KEY)} and then runs")
@@ -81,7 +81,7 @@ def rename(path: Path, names: Mapping[str, str]) -> None:
     Raises RecordError for a file that cannot be read, OSError when the disk refuses.
     """
     if path.exists():
-        write_atomic(path, _packed(_text({names.get(run_id, run_id): held for run_id, held in load(path).items()})))
+        write_atomic(path, packed(_text({names.get(run_id, run_id): held for run_id, held in load(path).items()})))
 
 
 def _checked(value: str, where: str) -> str:
@@ -136,14 +136,16 @@ def _text(found: Mapping[str, Scores]) -> str:
     return text.getvalue()
 
 
-def _packed(text: str) -> bytes:
+def packed(text: str) -> bytes:
+    """The text gzipped: equal texts give equal bytes."""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:
         file.write(text.encode())
     return buffer.getvalue()
 
 
-def _unpacked(path: Path) -> str:
+def unpacked(path: Path) -> str:
+    """The text of a gzipped file. Raises RecordError naming a file that is none."""
     try:
         return gzip.decompress(path.read_bytes()).decode()
     except (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError) as error:

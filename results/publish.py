@@ -9,8 +9,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from results.canonical import canonical_json, plain
+from results.printed import render, render_csv, render_long
 from results.record import RecordError, as_json, check_version, decode, parse, write_atomic
-from results.report import render, render_csv, render_long
 from results.schema import Publication, Slot, Table
 
 ROOT = Path(__file__).parent
@@ -20,8 +20,9 @@ def export(publication: Publication, folder: Path = ROOT / "records") -> Path:
     """Write a publication with the records its slots name, and no others; the path of the file."""
     wanted = {slot.run_id for slot in publication.slots} & publication.records.keys()
     header = plain(replace(publication, records={}))
-    if not publication.own_sets:  # a field of later versions: what it does not apply to keeps its bytes
-        del header["own_sets"]
+    for name in ("own_sets", "declared"):  # of later versions: what they do not apply to keeps its bytes
+        if not header[name]:
+            del header[name]
     lines = [header, *(as_json(publication.records[run_id]) for run_id in sorted(wanted))]
     path = folder / f"{publication.name}.jsonl"
     write_atomic(path, "".join(f"{canonical_json(line)}\n" for line in lines))

@@ -81,8 +81,9 @@ def write(record: RunRecord, folder: Path, items: Iterable[Mapping[str, Any]] = 
 def as_json(record: RunRecord) -> dict[str, Any]:
     """A record as JSON values. Raises ValueError as `results.canonical.plain` does."""
     found: dict[str, Any] = plain(record, "record")
-    if not record.fitted_by:  # a field of later versions: records it does not apply to keep their bytes
-        del found["fitted_by"]
+    for name in ("fitted_by", "lm_tokens"):  # of later versions: records they do not apply to keep their bytes
+        if found[name] in ("", None):
+            del found[name]
     return found
 
 

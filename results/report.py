@@ -1,86 +1,91 @@
-"""Publication -> Markdown and CSV. Equal records give equal bytes: no dates, no timings, nothing typed by hand.
+"""`python -m results.report`: one HTML file with everything that published records say, readable without a network.
 
-The page opens with what was found and how sure that is; measured numbers and the paper's stand in tables of their own;
-a cell without a number says why. Its sections are results/page/.
+Text that comes from data is escaped by the template; style, script and pictures are inside the file, and its policy
+forbids it to load anything. Equal records give equal bytes.
 """
 
-import csv
-import io
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from results.frame import Filled, long_frame, mean_sd
-from results.page.columns import columns
-from results.page.findings import findings
-from results.page.measured import deltas, measured, paper
-from results.page.orderings import orderings
-from results.page.pretraining import pretraining
-from results.page.settings import changes, recipe
-from results.page.sources import sources
-from results.page.transfers import TITLES, by_mode, transfers
-from results.schema import Publication, Table
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-CSV_COLUMNS = (
-    *("table", "scale", "row", "control", "column", "dataset", "metric"),
-    *("mean", "sd", "n", "missing", "paper", "run_ids"),  # sd: over seeds, ddof 1
-)
-REDUCED = "NOT THE PAPER'S RECIPE, not comparable with the paper"
+from results import claims, curves, publish, scorecard
+from results.declared import table_of
+from results.frame import Filled
+from results.html import charts, sections
+from results.record import RecordError, write_atomic
+from results.schema import EMBEDDED, Publication
+
+TEMPLATES = Path(__file__).parent / "html"
 
 
-def render(table: Table, publication: Publication) -> str:
-    """The whole page of one table."""
-    filled = Filled(table, publication)
-    warning = publication.warning or (REDUCED if changes(filled) else "")
-    modes = by_mode(filled)
-    if len(modes) == 1:
-        parts = [
-            _head(table, warning),
-            findings(filled),
-            measured(filled),
-            paper(filled),
-            [] if warning else deltas(filled),
-            columns(filled),
-            orderings(filled),
-        ]
-    else:  # nothing is compared across them: neither words nor bold nor noise
-        parts = [_head(table, warning)]
-        for mode, part in modes.items():
-            parts += [[f"# {TITLES[mode]}"], findings(part), measured(part), [] if warning else deltas(part)]
-            parts += [columns(part), orderings(part)]
-        parts += [["# Both"], paper(filled)]
-    parts += [
-        transfers(filled),
-        pretraining(next(iter(modes.values()))),  # rows of another mode have the same encoders
-        recipe(filled),
-        sources(filled),
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+def render(folder: Path, scale: str) -> str:
+    """The report of the records below `folder` at a scale.
+
+    Raises RecordError for a file that cannot be read, or where there is none of that scale.
+    """
+    publications = _publications(folder, scale)
+    if not publications:
+        raise RecordError(
+            f"{folder} holds no published table at scale {scale!r}; python -m experiments.sweep makes one"
+        )
+    judged = claims.judged(folder, scale)
+    shown = [sections.section(Filled(table_of(each), each), _curves(folder, each)) for each in publications]
+    records = [record for each in publications for record in each.records.values()]
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template("report.html").render(
+        headline=scorecard.headline(judged, scale),
+        how=scorecard.HOW.replace("`", ""),
+        claims=sections.claimed(judged),
+        sections=shown,
+        environment=sections.environments(records),
+        style=_own("style.css"),
+        script=_own("sort.js"),
+        width=charts.WIDTH,
+        height=charts.HEIGHT,
+        left=charts.LEFT,
+        right=charts.RIGHT,
+        bottom=charts.BOTTOM,
+    )
 
 
-def render_csv(table: Table, publication: Publication) -> str:
-    """One line per cell: mean, s.d., n, what is missing, the paper's value in a column of its own, the runs."""
-    filled = Filled(table, publication)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in filled.rows:
-        for column in filled.columns:
-            cell, printed = filled.cells[row.label, column.key], filled.paper(row, column)
-            mean, sd = mean_sd(cell.values) if cell.values else (None, None)
-            writer.writerow(
-                [table.name, publication.scale, row.label, int(row.control), column.key, column.dataset, column.metric]
-                + ["" if number is None else f"{number:.6g}" for number in (mean, sd)]
-                + [len(cell.values), "; ".join(dict.fromkeys(cell.missing)), "" if printed is None else printed]
-                + [" ".join(cell.run_ids)]
-            )
-    return text.getvalue()
+def _own(name: str) -> Markup:
+    """A file of ours, which is no data and must not be escaped."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
-def render_long(table: Table, publication: Publication) -> str:
-    """One line per seed and cell, the columns of `results.frame.LONG_COLUMNS`."""
-    frame = long_frame(Filled(table, publication))
-    return str(frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+def _publications(folder: Path, scale: str) -> list[Publication]:
+    found = [publish.load(path) for path in sorted(folder.glob("*.jsonl"))]
+    return [each for each in found if each.scale == scale]
 
 
-def _head(table: Table, warning: str) -> list[str]:
-    title = f"# {table.title}: {warning}" if warning else f"# {table.title}"
-    note = " **Read the orderings, not the levels**: what differs from the paper is listed below." if warning else ""
-    return [title, "", f"{table.caption}{note}"]
+def _curves(folder: Path, publication: Publication) -> curves.Curves:
+    path = folder / f"{publication.name}{curves.SUFFIX}"
+    return curves.load(path) if path.exists() else {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    made = argparse.ArgumentParser(
+        prog="python -m results.report", description="One HTML file of all published results."
+    )
+    made.add_argument("--records", type=Path, default=publish.ROOT / "records", metavar="DIR", help="published records")
+    made.add_argument("--scale", default=EMBEDDED, help="default: %(default)s")
+    made.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s")
+    options = made.parse_args(arguments)
+    try:
+        write_atomic(options.out, render(options.records, options.scale))
+    except (RecordError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,7 @@ def lines(judged: Sequence[Judged], scale: str) -> list[str]:
             _effect(each),
             ", ".join(map(str, each.seeds)) or DASH,
             DASH if each.adjusted is None else p_value(each.adjusted),
-            _next(each),
+            escape(next_step(each)),
         ]
         for each in judged
     ]
@@ -83,7 +83,8 @@ def _effect(each: Judged) -> str:
     return interval(each.tests[each.weakest]) if each.tests else DASH
 
 
-def _next(each: Judged) -> str:
+def next_step(each: Judged) -> str:
+    """What an undecided claim needs, or why there is no decision."""
     if each.verdict is Verdict.UNDECIDED:
         return f"{each.needed} seeds would do" if each.needed else "more than 1,000 seeds"
-    return escape(each.why) or DASH
+    return each.why or DASH

@@ -21,6 +21,7 @@ import pytest
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments import sweep
+from experiments.configuration import corpora
 from experiments.configuration.overrides import apply, parse
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
@@ -73,8 +74,7 @@ TABLE = Table(
 
 def small_suite(patch: pytest.MonkeyPatch, table: Table = TABLE) -> None:
     """Make SMALL the embedded corpus and add `table` to the tables there are."""
-    for module in (sweep, preflight):
-        patch.setattr(module, "ToyworldSpec", partial(ToyworldSpec, **SIZES))
+    patch.setattr(corpora, "ToyworldSpec", partial(ToyworldSpec, **SIZES))
     patch.setitem(TABLES, table.name, table)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+import owned
 import pandas as pd
 import pytest
 import torch
@@ -26,13 +27,19 @@ from sweep_helpers import BUDGET, small_suite
 from torch.nn import functional as F
 
 import objectives
+from data.audit import __main__ as audit
 from data.batch import Batch, Rows
 from data.convert import __main__ as convert
+from data.corpora import open_corpus
+from data.document import RawDocument
+from data.images import open_image
 from experiments import evaluate, sweep, tables
 from experiments.configuration.corpora import TASKS
+from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
+from experiments.running.world import open_split
 from objectives import registry
 from objectives.functional import total
 from results.schema import Row
@@ -159,13 +166,14 @@ def test_newest_changelog_heading_and_citation_are_the_version() -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with a small web site in it; what a page registers is forgotten afterwards."""
+    """A folder with a web site and corpora of every kind in it; what a page registers is forgotten afterwards."""
     site = tmp_path / "site"
     site.mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (160, 200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(site / "picture.png")
     words = "Here are ten words at least, so that this page is long enough."
     (site / "index.html").write_text(f"<p>{words}</p><img src='picture.png'><p>And a few after it.</p>")
+    owned.write(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -210,6 +218,8 @@ def run(words: Sequence[str]) -> str:
             return "" if asked <= known else f"no tasks {', '.join(sorted(asked - known))}."
         case ["python", "-m", "data.convert", *rest]:
             code = convert.main(rest)
+        case ["python", "-m", "data.audit", *rest]:
+            code = audit.main(rest)
         case ["python", "-m", "pytest", *rest]:
             lost = [word for word in rest if word.startswith("tests") and not (ROOT / word.partition("::")[0]).exists()]
             return f"no {', '.join(lost)}." if lost else ""
@@ -224,6 +234,26 @@ def run(words: Sequence[str]) -> str:
         case _:
             return "nobody has said in tests/test_docs.py how to check this."
     return "" if code == 0 else f"exit code {code}."
+
+
+def test_every_folder_of_the_data_page_opens_and_its_pictures_load(place: Path) -> None:
+    for name in ("mmc4", "mmc4-tars", "laion"):
+        document = open_corpus(place / "corpora" / name)[0]
+        assert isinstance(document, RawDocument) and open_image(document.images[0]).size == (40, 40)
+    config = get_scale("tiny").config.data
+    folders = {
+        "imagenet": "imagenet",
+        "coco": "coco",
+        "flickr30k": "flickr30k",
+        "nocaps": "nocaps",
+        "retrieval_train": "cc12m",
+        "caption_train": "laion-coco",
+    }
+    own = replace(config.called, imagenet="mine", coco="mine", flickr30k="mine", nocaps="mine")  # not whole here
+    data = replace(config, called=own, **{field: place / "sets" / name for field, name in folders.items()})
+    for field in folders:
+        split = open_split(Place(runs=place / "runs", data=data), field, training=field.endswith("train"))
+        assert len(split) == 1 and split.load(0).size == (40, 40)
 
 
 def test_a_command_that_does_not_run_would_be_noticed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,8 +26,8 @@ WITHOUT_TORCH = ("results", "experiments.configuration", "experiments.planning",
 ROOMS = ("configuration", "planning", "running", "launching")
 # What a room of data/ may use of the others; the ground floor is open to all of them.
 DATA_ROOMS = {"readers": (), "loading": ("readers",), "convert": (), "toyworld": (), "audit": ("loading",)}
-# What results may use: numpy resamples test items, pandas makes the long form.
-LIBRARIES_OF_RESULTS = {"numpy", "pandas"} | set(sys.stdlib_module_names)
+# What results may use: numpy resamples test items, pandas makes the long form, jinja2 writes HTML and LaTeX.
+LIBRARIES_OF_RESULTS = {"jinja2", "markupsafe", "numpy", "pandas"} | set(sys.stdlib_module_names)
 
 
 def modules(package: str) -> dict[str, Path]:

@@ -15,7 +15,8 @@ import PIL
 from tqdm import tqdm
 
 from data.convert.article import Article, assemble
-from data.convert.html import decode, parse
+from data.convert.encodings import decode
+from data.convert.html import parse
 from data.convert.site import Found, PictureRules, Site, Skip, Unusable
 from data.errors import CorpusError
 

@@ -3,7 +3,7 @@
 import json
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from data.readers.zips import beside
 
@@ -29,12 +29,24 @@ def read_headers(path: Path, most: int | None = None) -> tuple[list[Member], str
                     return members, key, False
                 if key and info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
                     members.append(Member(key, suffix, info.offset_data, info.size))
-            file.seek(tar.offset)  # tarfile stops silently at a damaged header; a whole archive has a zero block here
-            return members, None, file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+            return members, None, len(members) == most or _ends(file, tar.offset)
     except (FileNotFoundError, PermissionError):
         raise
     except (tarfile.TarError, OSError, ValueError, EOFError):  # what tarfile raises on damaged archives
         return members, None, False
+
+
+def _ends(file: BinaryIO, offset: int) -> bool:
+    """Whether an archive ends there. tarfile stops silently at a damaged header, and at one that became zeros."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block != bytes(tarfile.BLOCKSIZE):
+        return False
+    while block:
+        if block.count(0) != len(block):
+            return False
+        block = file.read(1 << 16)
+    return True
 
 
 def tar_paths(folder: Path) -> list[Path]:

@@ -56,6 +56,7 @@ class DataConfig:
     nocaps: Path | None = None
     called: OwnNames = OwnNames()  # test sets that are not the benchmarks their fields are named after
     toyworld_seed: int = 0  # which draw of the embedded corpus stands in for folders that are not set
+    toyworld_redundancy: float = 0.9  # how often its texts name what their pictures show, 0 to 1
     tokenizer: str | None = (
         None  # folder or local cache name of OPT's vocabulary; none: one BPE is trained for all runs
     )
@@ -75,6 +76,8 @@ class DataConfig:
             raise ValueError(f"data.max_broken is a share in [0, 1], got {self.max_broken}")
         if self.sim_threshold is not None and not -1 <= self.sim_threshold <= 1:
             raise ValueError(f"data.sim_threshold is a cosine in [-1, 1], got {self.sim_threshold}")
+        if not 0 <= self.toyworld_redundancy <= 1:
+            raise ValueError(f"data.toyworld_redundancy is a probability, got {self.toyworld_redundancy}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Literal
 
 from data.corpora import PEAK_LEARNING_RATE, find_shards
 from data.readers.index import digest_shards, list_shards
-from data.toyworld.spec import is_embedded
+from data.toyworld.rules import DocumentRules
+from data.toyworld.spec import ToyworldSpec, is_embedded
 from experiments.configuration.config import DataConfig
 from experiments.configuration.overrides import ConfigError, suggest
 
@@ -54,6 +55,12 @@ TASKS = {
 }
 
 
+def embedded_corpus(data: DataConfig) -> ToyworldSpec:
+    """The embedded corpus of these settings."""
+    rules = DocumentRules(redundancy=data.toyworld_redundancy)
+    return ToyworldSpec(seed=data.toyworld_seed, rules=rules)
+
+
 def get_corpus(name: str) -> PretrainCorpus:
     """The corpus of that name. Raises ConfigError with the nearest name for an unknown one."""
     if name not in CORPORA:
@@ -68,15 +75,10 @@ def get_task(name: str) -> TaskData:
     return TASKS[name]
 
 
-def embedded(folder: Path) -> bool:
-    """Whether a folder is part of an embedded corpus."""
-    return is_embedded(folder.parent.name)
-
-
 def own_sets(data: DataConfig) -> dict[str, str]:
     """Test sets read from folders of the user's: field of DataConfig -> its name, "" for the benchmark itself."""
     folders = {field.name: getattr(data, field.name) for field in fields(data.called)}
-    own = [name for name, folder in folders.items() if folder is not None and not embedded(folder)]
+    own = [name for name, folder in folders.items() if folder is not None and not is_embedded(folder.parent.name)]
     return {name: getattr(data.called, name) or "" for name in own}
 
 

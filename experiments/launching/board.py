@@ -66,7 +66,7 @@ class Board:
             rate = p.get("images_per_second")
             loss = p.get("loss")
             table.add_row(
-                line.job,
+                f"{line.job} (ALARM: {p['alarm']})" if p.get("alarm") else line.job,
                 str(p.get("stage", "")),
                 step,
                 f"{rate:,.0f}" if isinstance(rate, float) and rate else "",
@@ -81,7 +81,8 @@ def describe(progress: Mapping[str, float | int | str | None]) -> str:
     if "steps" not in progress:
         return str(progress.get("note", "starting"))
     left = duration(progress.get("eta_seconds"))
-    return f"{progress['stage']} step {progress['step']} of {progress['steps']}, {left} left"
+    alarm = f"; ALARM: {progress['alarm']}" if progress.get("alarm") else ""
+    return f"{progress['stage']} step {progress['step']} of {progress['steps']}, {left} left{alarm}"
 
 
 def duration(seconds: float | int | str | None) -> str:

@@ -12,10 +12,9 @@ from data.errors import CorpusError
 from data.loading.check import check_corpus, spread
 from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
-from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, get_corpus, get_task
+from experiments.configuration.corpora import FOLDERS, embedded_corpus, get_corpus, get_task
 from experiments.configuration.place import Place
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
@@ -72,7 +71,7 @@ def with_labels(table: Table, data: DataConfig, known: Mapping[str, str]) -> Tab
 
 def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
     source = "mmc4_pair" if data.mmc4_pair is not None else "mmc4"
-    if known.get(source, "").startswith(ToyworldSpec(seed=data.toyworld_seed).folder_name):
+    if known.get(source, "").startswith(embedded_corpus(data).folder_name):
         return True
     if source not in known:
         return True  # no corpus at all, which the plan says by itself
@@ -123,9 +122,9 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
 
     Raises NotReady, CorpusError, or OSError when the disk is too small.
     """
-    spec = ToyworldSpec(seed=place.data.toyworld_seed)
-    embedded = place.shared / "corpora" / spec.folder_name
-    if any(getattr(place.data, name) == embedded / name for name in FOLDERS):
+    spec = embedded_corpus(place.data)
+    folder = place.shared / "corpora" / spec.folder_name
+    if any(getattr(place.data, name) == folder / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)
     trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
     for corpus in dict.fromkeys(trained):

@@ -54,7 +54,11 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     for reason in unavailable.values():
         logger.warning("nothing is probed in this run: %s", reason)
     transform = ImageTransform(size.vision.image_size)
-    probe = None if probed is None else visual_use(objective, probed, transform, optimisation.precision)
+    probe = (
+        None
+        if probed is None
+        else visual_use(objective, probed, transform, optimisation.precision, run.progress.set_alarm)
+    )
     groups = groups_of(objective, spec.optim)
     loader = source.loader()
     try:

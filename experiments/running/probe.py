@@ -9,7 +9,7 @@ Shape letters: m images, p patches, v vision width, s image side.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -21,29 +21,37 @@ from data.batch import Batch
 from data.images import ImageTransform
 from experiments.running.fit import Precision, Probe
 from objectives.base import Objective
+from results.alarms import collapsed, crossed
 
 logger = logging.getLogger(__name__)
 
 Change = Literal["shuffled", "zeroed"]
 
 
-LEAST_STD_RATIO, LEAST_RANK_SHARE, IN_A_ROW = 0.1, 0.05, 3  # below these at so many probes: collapsed
+IN_A_ROW = 3  # probes with collapsed features before it is said in the log
 
 
-def visual_use(objective: Objective, batch: Batch, transform: ImageTransform, precision: Precision) -> Probe:
+def visual_use(
+    objective: Objective,
+    batch: Batch,
+    transform: ImageTransform,
+    precision: Precision,
+    alarm: Callable[[str], None],
+) -> Probe:
     """A probe for `fit`: the objective's watch values on a fixed batch, visual use where it predicts text, and the
     gradient of each term's mean at the patch tokens (its norm).
 
     Values are those of evaluation mode, under names that begin with "probe_". A batch of one document has no visual
     use "shuffled". Three probes in a row with collapsed features are a warning in the run's log.
+    alarm: told after every probe which declared alarms (results/alarms.py) it sets off, "" for none.
     """
     others = changed(batch, transform)
     largest = min(len(batch.images), objective.vision.width)
-    collapsed = 0
+    in_a_row = 0
 
     @torch.no_grad()
     def run(step: int) -> dict[str, float]:
-        nonlocal collapsed
+        nonlocal in_a_row
         objective.eval()
         device = next(objective.parameters()).device.type
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
@@ -54,8 +62,9 @@ def visual_use(objective: Objective, batch: Batch, transform: ImageTransform, pr
                 for name, images in others.items():
                     other = objective(replace(batch, images=images).to(device)).watch["text_nll"]
                     found[f"probe_visual_use_{name}"] = float(other) - float(seen["text_nll"])
-        collapsed = collapsed + 1 if is_collapsed(found, largest) else 0
-        if collapsed == IN_A_ROW:
+        alarm("; ".join(crossed(found, largest)))
+        in_a_row = in_a_row + 1 if collapsed(found, largest) else 0
+        if in_a_row == IN_A_ROW:
             logger.warning(
                 "the encoder has collapsed: at step %d, std ratio %.3f and effective rank %.1f of %d, and at the %d "
                 "probes before; its transfer will be near chance",
@@ -64,14 +73,6 @@ def visual_use(objective: Objective, batch: Batch, transform: ImageTransform, pr
         return found
 
     return run
-
-
-def is_collapsed(found: Mapping[str, float], largest: int) -> bool:
-    """Whether a probe's features are near one point; False where it has none. largest: effective rank they could have,
-    the width of the encoder or the number of images."""
-    if "probe_rankme" not in found:
-        return False
-    return found["probe_feature_std_ratio"] < LEAST_STD_RATIO or found["probe_rankme"] < LEAST_RANK_SHARE * largest
 
 
 @torch.enable_grad()

@@ -23,6 +23,7 @@ class Progress:
         self.path, self.stage, self.images_per_step = folder / "progress.json", stage, images_per_step
         self._began: tuple[float, int] | None = None
         self._wrote = 0.0
+        self._alarm = ""
         self._bar = tqdm(desc=stage, unit="step", disable=None if bar else True, leave=False)
 
     def update(self, step: int, steps: int, shown: Mapping[str, float]) -> None:
@@ -45,7 +46,12 @@ class Progress:
             images_per_second=rate * self.images_per_step,
             eta_seconds=(steps - step) / rate if rate else None,
             loss=loss if math.isfinite(loss) else None,
+            **({"alarm": self._alarm} if self._alarm else {}),
         )
+
+    def set_alarm(self, text: str) -> None:
+        """What is said beside the progress from now on; "" for nothing."""
+        self._alarm = text
 
     def write(self, **fields: float | int | str | None) -> None:
         """Replace the file. A reader sees the old or the new content, never a part."""

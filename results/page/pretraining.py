@@ -1,7 +1,9 @@
 """What each row cost to pre-train, what it read, and what its encoder looked like in the end: one line a row."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
+from results.alarms import of_record
 from results.frame import Filled, mean_sd
 from results.markdown import DASH, escape, spread
 from results.markdown import table as markdown_table
@@ -67,6 +69,13 @@ def encoders(filled: Filled, row: Row) -> list[RunRecord]:
     slots = [slot for slot in filled.publication.slots if (slot.row, slot.stage) == (row.label, Kind.PRETRAIN.value)]
     records = [filled.publication.records.get(slot.run_id) for slot in slots]
     return [record for record in records if record is not None and record.status is Status.DONE]
+
+
+def alarms(filled: Filled, row: Row) -> list[str]:
+    """Declared alarms that a row's encoders set off in the end, with how many of its seeds."""
+    runs = encoders(filled, row)
+    found = Counter(said.partition(" (")[0] for run in runs for said in of_record(run))
+    return [f"{what} in {n} of {len(runs)} seeds" for what, n in found.items()]
 
 
 def _read(runs: Sequence[RunRecord], pairs: bool) -> str:

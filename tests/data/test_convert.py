@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.convert.__main__ import main
-from data.convert.html import Picture, decode, parse
+from data.convert.encodings import decode
+from data.convert.html import Picture, parse
 from data.convert.sentences import split
 from data.corpora import open_corpus
 from data.document import RawDocument

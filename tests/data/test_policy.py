@@ -255,6 +255,18 @@ def test_a_cut_tar_alone_says_that_nobody_knows(tmp_path):
     assert bad.lost == 1 and "nothing says how many it held" in bad.message
 
 
+def test_a_header_that_became_zeros_is_no_end(tmp_path):
+    for number in range(2):
+        path = tar(tmp_path / f"{number}.tar", pairs([f"{n:04d}" for n in range(6)]))
+    with tarfile.open(path) as archive:
+        header = archive.getmember("0002.jpg").offset
+    with path.open("r+b") as file:
+        file.seek(header)
+        file.write(bytes(512))
+    (bad,) = open_corpus(tmp_path).lost_shards()
+    assert bad.lost == 4
+
+
 # --- keys with dots
 
 

@@ -27,8 +27,8 @@ from experiments.planning.specs import PretrainSpec, TransferSpec, Written, read
 from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
 from results.canonical import flatten, spec_hash
 from results.compare import differences
+from results.printed import render
 from results.record import parse as parse_record
-from results.report import render
 from results.schema import Kind, Row, RunRecord, Status, Table
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from data.batch import Batch
 from data.images import ImageTransform
-from experiments.running.probe import changed, is_collapsed, of_other_documents, visual_use
+from experiments.running.probe import changed, of_other_documents, visual_use
+from results.alarms import collapsed
 
 TRANSFORM = ImageTransform(size=32)
 
@@ -59,7 +60,7 @@ def test_visual_use_is_the_text_loss_that_the_true_images_save() -> None:
         if "gate" in name:
             parameter.data.fill_(0.5)  # they start at 0, where no image matters
     batch = batch_for(flamingo, documents())
-    found = visual_use(flamingo, batch, TRANSFORM, "fp32")(0)
+    found = visual_use(flamingo, batch, TRANSFORM, "fp32", alarm=[].append)(0)
 
     def loss(images: Tensor) -> float:
         return float(flamingo.eval()(with_images(batch, images)).watch["text_nll"])
@@ -74,13 +75,13 @@ def test_visual_use_is_the_text_loss_that_the_true_images_save() -> None:
 def test_probes_are_made_in_evaluation_mode() -> None:
     lcl, modes = build("lcl").train(), []
     lcl.vision.register_forward_hook(lambda module, inputs, output: modes.append(module.training))
-    visual_use(lcl, batch_for(lcl, documents()), TRANSFORM, "fp32")(0)
+    visual_use(lcl, batch_for(lcl, documents()), TRANSFORM, "fp32", alarm=[].append)(0)
     assert modes == [False] * 3  # true, shuffled and black images
 
 
 def test_an_objective_without_text_has_no_visual_use() -> None:
     clip = build("clip")
-    found = visual_use(clip, batch_for(clip, pairs(4)), TRANSFORM, "fp32")(0)
+    found = visual_use(clip, batch_for(clip, pairs(4)), TRANSFORM, "fp32", alarm=[].append)(0)
     assert "probe_con_acc" in found and not any("visual_use" in name for name in found)
 
 
@@ -88,7 +89,7 @@ def test_an_objective_without_text_has_no_visual_use() -> None:
 def test_the_pull_of_each_term_at_the_encoder_is_watched(name: str) -> None:
     objective = build(name)
     batch = batch_for(objective, documents(2) if name == "lcl" else pairs(6))
-    found = visual_use(objective, batch, TRANSFORM, "fp32")(0)
+    found = visual_use(objective, batch, TRANSFORM, "fp32", alarm=[].append)(0)
     assert all(p.grad is None for p in objective.parameters())
     for term in objective(batch).terms:
         patches = objective.vision(batch.images).detach().requires_grad_()
@@ -102,22 +103,22 @@ def test_the_pull_of_each_term_at_the_encoder_is_watched(name: str) -> None:
 
 def test_a_term_without_images_pulls_at_nothing() -> None:
     lcl = build("lcl")
-    found = visual_use(lcl, batch_for(lcl, pairs(3)), TRANSFORM, "fp32")(0)  # images before their text: no contrast
+    batch = batch_for(lcl, pairs(3))  # images before their text: no contrast
+    found = visual_use(lcl, batch, TRANSFORM, "fp32", alarm=[].append)(0)
     assert found["probe_grad_contrast"] == 0 and found["probe_grad_generate"] > 0
 
 
 def test_features_near_one_point_are_collapsed() -> None:
     healthy = {"probe_feature_std_ratio": 0.5, "probe_rankme": 30.0}
-    assert not is_collapsed(healthy, 128) and not is_collapsed({}, 128)
-    assert is_collapsed({**healthy, "probe_feature_std_ratio": 0.09}, 128)
-    assert is_collapsed({**healthy, "probe_rankme": 6.3}, 128) and not is_collapsed(
-        {**healthy, "probe_rankme": 6.5}, 128
-    )
+    assert not collapsed(healthy, 128) and not collapsed({}, 128)
+    assert collapsed({**healthy, "probe_feature_std_ratio": 0.09}, 128)
+    assert collapsed({**healthy, "probe_rankme": 6.3}, 128) and not collapsed({**healthy, "probe_rankme": 6.5}, 128)
 
 
 def test_three_collapsed_probes_in_a_row_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     clip = build("clip")
-    probe = visual_use(clip, batch_for(clip, pairs(6)), TRANSFORM, "fp32")
+    alarms: list[str] = []
+    probe = visual_use(clip, batch_for(clip, pairs(6)), TRANSFORM, "fp32", alarm=alarms.append)
     scale = clip.vision.vit.norm.weight
     warned = []
     for step, weight in enumerate((0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)):
@@ -127,3 +128,5 @@ def test_three_collapsed_probes_in_a_row_are_a_warning(caplog: pytest.LogCapture
         probe(step)
         warned.append("has collapsed" in caplog.text)
     assert warned == [False, False, False, False, False, True, False]
+    assert [bool(said) for said in alarms] == [True, True, False, True, True, True, True]
+    assert alarms[0].startswith("collapsed (std ratio 0.000, rank 1.0 of ")

@@ -43,7 +43,7 @@ def test_a_change_of_what_decides_results_is_named(tmp_path: Path, tree: Path, n
         check(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["docs/tiny.md", "tests/helpers.py", "results/report.py", "experiments/tables.py"])
+@pytest.mark.parametrize("name", ["docs/tiny.md", "tests/helpers.py", "results/printed.py", "experiments/tables.py"])
 def test_a_change_of_anything_else_is_not(tmp_path: Path, tree: Path, name: str) -> None:
     pin(tmp_path)
     edit(tree / name)

@@ -58,6 +58,7 @@ REFUSED = {
     "a row in capitals": (["table5", "--only", "LCLL"], "Did you mean 'lcl'?"),
     "seeds": (["small", "--seeds", "0"], "at least 1, or a range like 10-14, got '0'"),
     "range of seeds": (["small", "--seeds", "14-10"], "got '14-10'"),
+    "no rows": (["budget", "--scale", "base16"], "budget has no row at scale 'base16'; add --scale with one of tiny"),
     "seeds by name": (["small", "--seeds", "ten"], "a number of seeds or a range like 10-14, got 'ten'"),
     "workers": (["small", "--workers", "-1"], "--workers is the number of processes, at least 1, got -1"),
     "threads": (["small", "--threads", "0"], "--threads is the number of threads of a process, at least 1, got 0"),

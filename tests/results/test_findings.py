@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from results_helpers import ACC, TABLE, publication
 
-from results.report import render
+from results.printed import render
 from results.schema import Analogue, Table
 
 UNTOUCHED = [40.0, 41.0, 42.0]

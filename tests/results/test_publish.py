@@ -8,8 +8,8 @@ import pytest
 from results_helpers import TABLE, make_record, pretrain_spec, publication
 
 from results import publish
+from results.printed import render
 from results.record import RecordError
-from results.report import render
 from results.schema import SCHEMA_VERSION
 
 SCORES = {"CLIP": [80.0, None], "LCL": [70.0, "out of memory"], "Random encoder": [40.0, 41.0]}

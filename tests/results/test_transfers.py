@@ -6,7 +6,7 @@ from typing import Any
 
 from results_helpers import TABLE, make_record, pretrain_spec, publication
 
-from results.report import render
+from results.printed import render
 from results.schema import Publication, Row, Slot, Table
 
 

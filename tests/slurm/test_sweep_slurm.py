@@ -1,6 +1,7 @@
 """A sweep on a real SLURM gives the table that it gives without one, whatever the cluster does meanwhile."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -149,10 +150,10 @@ def test_cancel_ends_what_the_sweep_started_and_nothing_else(on: On) -> None:
     sweep.submit()
     sweep.training("pretrain-clip")
     done = sweep.call("cancel", "table1", "--runs", str(sweep.runs))
-    assert "6 jobs cancelled" in done.stdout, done.stderr
+    assert re.search("[56] jobs cancelled", done.stdout), done.stderr  # that of the language model may be over
     wait_for(lambda: list(sweep.cluster.queue()) == [other], 60)
     assert [each.ended for each in sweep.attempts("pretrain-clip")] == ["stopped"]
-    assert not list(sweep.runs.glob("*/record.json"))
+    assert all(name.startswith("text_lm") for name in sweep.statuses())
 
 
 FAILS_TWICE = """\

@@ -10,7 +10,7 @@ import pytest
 from results_helpers import ACC, TABLE, make_record, pretrain_spec, publication
 
 from results.paper import load
-from results.report import REDUCED, render, render_csv
+from results.printed import REDUCED, render, render_csv
 from results.schema import Publication, Row, Table
 
 COST, ORDERINGS = "Pre-training: cost, data, collapse", "Orderings of the paper"

@@ -111,13 +111,13 @@ _TINY_TRANSFER = {
     "retrieve": {"epochs": 5.0, "batch": 128, "lr_pretrained": 1e-3},
 }
 
-# Full transfer. A mirrored or strongly enlarged pattern is another class: rising stripes fall, fine rings are broad.
-# Rates: of 3e-4 and 1e-3 the better after three epochs of classification (encoders of CLIP and untouched), a third of
-# it where a language model learns beside.
+# Full transfer: the encoder at the rate of what trains beside it, as Table 8 has it. Four blocks are too few to leave
+# some out. A mirrored or enlarged pattern is another class (rising stripes fall, fine rings are broad): on 700 held-out
+# training pictures crops of 0.6 to 1 cost 13 points, and of rates 1e-6, 3e-4 and 1e-3 the last was best.
 _TINY_FULL: Mapping[str, Mapping[str, Any]] = {
-    "caption": {"vision.lr": 3e-4},
-    "classify": {"vision.lr": 1e-3, "crop": (0.6, 1.0), "flip": 0.0},
-    "retrieve": {"vision.lr": 3e-4},
+    "caption": {"vision.lr": 1e-3, "vision.drop_path": 0.0},
+    "classify": {"vision.lr": 1e-3, "vision.drop_path": 0.0, "crop": (0.9, 1.0), "flip": 0.0},
+    "retrieve": {"vision.lr": 1e-3},
 }
 
 _TINY = RunConfig(

@@ -23,6 +23,7 @@ import torch
 from helpers import batch_for, build, gradients, norm, pairs
 from PIL import Image
 from plan_helpers import DIGESTS, decided
+from sweep_helpers import BUDGET, small_suite
 from torch.nn import functional as F
 
 import objectives
@@ -32,7 +33,8 @@ from data.convert import __main__ as convert
 from data.corpora import open_corpus
 from data.document import RawDocument
 from data.images import open_image
-from experiments import sweep, tables
+from experiments import evaluate, sweep, tables
+from experiments.configuration.corpora import TASKS
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite
@@ -210,6 +212,10 @@ def run(words: Sequence[str]) -> str:
         case ["python", "-m", "experiments.sweep", *rest]:
             kept = [word for word in rest if word not in ("--dry-run", "--collate")]
             code = sweep.main([*kept, "--dry-run"])
+        case ["python", "-m", "experiments.evaluate", *rest]:
+            options = evaluate.parser().parse_args(rest)
+            known, asked = set(TASKS), set(options.tasks.split(","))
+            return "" if asked <= known else f"no tasks {', '.join(sorted(asked - known))}."
         case ["python", "-m", "data.convert", *rest]:
             code = convert.main(rest)
         case ["python", "-m", "data.audit", *rest]:
@@ -257,6 +263,23 @@ def test_a_command_that_does_not_run_would_be_noticed(place: Path, capsys: pytes
     assert run(["python", "tests/golden/update.py", "--nothing"])
     assert run(["curl", "x"])
     assert run(["python", "-m", "pytest", "tests/nothing.py"])
+
+
+# --- an encoder of one's own
+
+
+@pytest.mark.slow
+def test_an_encoder_of_one_s_own_is_evaluated_by_the_three_lines(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / "docs" / "transfer.md"
+    (code,), command = fenced(page, "python"), commands(page)[0]
+    assert sum(map(bool, code.splitlines())) + 1 == 3
+    small_suite(monkeypatch)
+    exec(code, {})
+    changes = [part for change in BUDGET for part in ("--set", change)]
+    assert evaluate.main([*shlex.split(command)[3:], *changes, "--runs", str(place / "runs")]) == 0
+    assert "| classify | imagenet | acc1 " in capsys.readouterr().out
 
 
 # --- the long form of a table

@@ -129,7 +129,7 @@ def sweep(options: argparse.Namespace) -> int:
     published = _published(options.tables, options.scale, _out(options))
     config = preflight.with_precision(config, _made_in(published) if options.collate or options.migrate else None)
     runs = options.runs.resolve()
-    config, known = _with_embedded(config, runs, uses_it=scale.embedded)
+    config, known = with_embedded(config, runs, uses_it=scale.embedded)
     tables = [preflight.with_labels(table, config.data, known) for table in tables]
     plan_of = partial(build_plan, tables, scale=scale, config=config, catalogue=Suite(), digests=known)
     plan = plan_of(seeds_asked)
@@ -227,7 +227,7 @@ def _only(table: Table, wanted: Sequence[str]) -> Table:
     return replace(table, rows=rows)
 
 
-def _with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConfig, Mapping[str, str]]:
+def with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConfig, Mapping[str, str]]:
     """Data folders the user did not set point into the embedded corpus, at the scale that uses it; digests of all.
 
     The embedded corpus is known by its specification, so that planning does not need it written.
@@ -255,7 +255,7 @@ def _run(
     from experiments.launching.forecast import forecast
     from experiments.running.hardware import multiplies_in
 
-    preflight.check(plan, missing, place)
+    preflight.check(missing, place)
     for run in missing:
         run.written.save(place.runs / run.run_id)
     cores = len(os.sched_getaffinity(0))

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     """What a run did."""
 
     PRETRAIN = "pretrain"
+    ENCODER = "encoder"  # takes in an encoder that was trained elsewhere
     TEXT_LM = "text_lm"  # the language model every captioning transfer starts from
     TRANSFER = "transfer"
 

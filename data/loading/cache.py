@@ -23,9 +23,13 @@ class Bounded(Generic[K, V]):
         """What is held under the key, or None."""
         return self._held.get(key)
 
+    def has_room(self, size: int) -> bool:
+        """Whether so much more could be held."""
+        return size <= self._left
+
     def put(self, key: K, value: V, size: int) -> None:
         """Hold the value if there is room for it."""
-        if size <= self._left:
+        if self.has_room(size):
             self._left -= size
             self._held[key] = value
 
@@ -46,8 +50,9 @@ class Pictures:
         if held is not None:
             return Pil.frombytes("RGB", *held)
         picture = open_image(ref)
-        data = picture.tobytes()
-        self._held.put(ref.read, (picture.size, data), len(data))
+        size = 3 * picture.width * picture.height
+        if self._held.has_room(size):
+            self._held.put(ref.read, (picture.size, picture.tobytes()), size)
         return picture
 
 

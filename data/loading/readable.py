@@ -9,25 +9,38 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from data.batch import Split
-from data.document import Bad, Cause, RawDocument
+from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage, CorpusError
 from data.images import HARD_MAX_PIXELS, open_image
 from data.loading.progress import Progress
 from data.readers.imagenet import imagenet
 from data.readers.index import list_shards
 from data.readers.laion import LaionCorpus
-from data.readers.splits import Chosen, PairImages, Pictures, make_split
+from data.readers.splits import PairImages, make_split
 from data.readers.tars import tar_paths
 
 AT_ONCE = 256  # pictures decoded together
 Sample = Callable[[int], RawDocument | Bad]
+
+
+@runtime_checkable
+class Referable(Protocol):
+    """What loads pictures and can say where they lie."""
+
+    def ref(self, index: int) -> ImageRef:
+        """The i-th image, unread."""
+        ...
+
+
 Unreadable = Mapping[int, tuple[str, str]]  # index of a picture -> cause and message
 
 
@@ -63,26 +76,29 @@ def training_pairs(
 
 
 def training_classes(root: Path, *, max_broken: float, cache: Path | None = None) -> Split:
-    """The usable images of root/train, labelled by their class.
+    """The usable images of ImageNet's training split, or of any other in one of its layouts, labelled by their class.
 
     Raises CorpusError as `data.readers.imagenet.imagenet` does, and where too much is broken.
     """
-    split = imagenet(root, "train", cache=cache)
-    images, progress = _pictures(split), Progress()
-    sample = _as_samples(split, images)
-    unreadable = _unreadable(sample, len(split), split.name, _key(split.name, images.stamps()), cache)
+    split, progress = imagenet(root, "train", cache=cache), Progress()
+    sample = _as_samples(split)
+    unreadable = _unreadable(
+        sample, len(split), split.name, _key(f"{split.name} {split.digest}", _stamps(sample, len(split))), cache
+    )
     kept = [index for index, _ in _usable(sample, len(split), unreadable, split.name, max_broken, progress)]
-    names, labels = [split.item_ids[i] for i in kept], split.labels
+    labels = split.labels
     assert labels is not None
-    made = make_split(split.name, names, Chosen(images, tuple(kept)), [labels[i] for i in kept], split.classes)
+    ids, loads = [split.item_ids[index] for index in kept], _Chosen(split.load, tuple(kept))
+    made = make_split(split.name, ids, loads, [labels[index] for index in kept], split.classes)
     return replace(made, coverage=dict(progress.coverage))
 
 
 def refuse_unreadable(split: Split, cache: Path | None = None) -> None:
     """Decode every picture of a test set. Raises CorpusError with their number and the first that cannot be decoded."""
-    images = _pictures(split)
-    sample = _as_samples(split, images)
-    unreadable = _unreadable(sample, len(split), split.name, _key(split.name, images.stamps()), cache)
+    sample = _as_samples(split)
+    unreadable = _unreadable(
+        sample, len(split), split.name, _key(f"{split.name} {split.digest}", _stamps(sample, len(split))), cache
+    )
     if unreadable:
         first, (cause, message) = min(unreadable.items())
         raise CorpusError(
@@ -91,17 +107,25 @@ def refuse_unreadable(split: Split, cache: Path | None = None) -> None:
         )
 
 
-def _pictures(split: Split) -> Pictures:
-    if not isinstance(split.load, Pictures):
-        raise TypeError(f"{split.name} is no set of pictures to look at, but of {type(split.load).__name__}")
-    return split.load
+@dataclass(frozen=True)
+class _Chosen:
+    """Loads the i-th picture of those kept; picklable."""
+
+    load: Callable[[int], Image.Image]
+    kept: tuple[int, ...]
+
+    def __call__(self, index: int) -> Image.Image:
+        """RGB; CorpusError when it cannot be had."""
+        return self.load(self.kept[index])
 
 
-def _as_samples(split: Split, images: Pictures) -> Sample:
+def _as_samples(split: Split) -> Sample:
     """A set of pictures as a corpus of documents with one image each."""
-    return lambda index: RawDocument(
-        f"{split.name}/{split.item_ids[index]}", (), (images.ref(index),), (None,), (None,)
-    )
+    images = split.load
+    if not isinstance(images, Referable):
+        raise TypeError(f"{split.name} loads by a {type(images).__name__}, which cannot say where its pictures lie")
+    ref = images.ref
+    return lambda index: RawDocument(f"{split.name}/{split.item_ids[index]}", (), (ref(index),), (None,), (None,))
 
 
 def _usable(
@@ -148,6 +172,17 @@ def _why_not(sample: RawDocument | Bad) -> tuple[str, str] | None:
     except BadImage as error:
         return error.cause.value, error.message
     return None
+
+
+def _stamps(sample: Sample, count: int) -> Iterator[str]:
+    """Name, size and time of every file behind the pictures: a file that was restored is looked at again."""
+    last: Path | None = None
+    for index in range(count):
+        found = sample(index)
+        path = getattr(found.images[0].read, "path", None) if isinstance(found, RawDocument) else None
+        if path is not None and path != last:  # pictures in a tar lie side by side
+            last, about = path, path.stat()
+            yield f"{path.name} {about.st_size} {about.st_mtime_ns}"
 
 
 def _key(name: str, stamps: Iterator[str]) -> str:

@@ -6,7 +6,7 @@ root/train/*.tar, root/val/*.tar                         <key>.jpg and <key>.cls
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +21,6 @@ from data.readers.index import build_index, list_shards
 from data.readers.laion import IMAGE_SUFFIXES as TAR_SUFFIXES
 from data.readers.laion import ROW, scan_tar
 from data.readers.splits import Expected, checked, file_split, make_split, open_item
-from data.readers.tars import tar_paths
 
 IMAGE_SUFFIXES = frozenset((".jpeg", ".jpg", ".png", ".webp"))
 IMAGENET_TRAIN = Expected(images=1_281_167, classes=1000, first_class="n01440764", last_class="n15075141")
@@ -44,13 +43,14 @@ def imagenet(root: Path, split: str, expect: Expected | None = None, cache: Path
     if split not in ("train", "val"):
         raise CorpusError(f"ImageNet-style folders have the splits 'train' and 'val', not {split!r}")
     folder = root / split
-    if folder.is_dir() and (tars := tar_paths(folder)):
+    if tars := _tars(folder):
         return checked(_from_tars(folder, tars, split, cache), expect)
     if split == "val" and (listed := _official_list(root)) is not None:
         return checked(_from_list(root, *listed), expect)
     classes = _class_names(folder)
     other = root / {"train": "val", "val": "train"}[split]
-    if other.is_dir() and (others := _class_names(other)) != classes:
+    sorted_too = other.is_dir() and not _tars(other) and (other.name != "val" or _official_list(root) is None)
+    if sorted_too and (others := _class_names(other)) != classes:
         differing = sorted(set(classes) ^ set(others))
         raise CorpusError(
             f"{folder} has {len(classes)} classes and {other} has {len(others)}; first that is in one only: "
@@ -68,6 +68,11 @@ def imagenet(root: Path, split: str, expect: Expected | None = None, cache: Path
     labels = tuple(label for _, label in items)
     made = file_split(f"imagenet/{split}", folder, [name for name, _ in items], labels=labels, classes=classes)
     return checked(made, expect)
+
+
+def _tars(folder: Path) -> list[Path]:
+    """The tars at the top of a folder; those in class folders are none of ImageNet's, and there are a million files."""
+    return sorted(folder.glob("[!.]*.tar")) if folder.is_dir() else []
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -126,21 +131,14 @@ class _SpanImages:
 
     split: str
     refs: tuple[ImageRef, ...]
-    shards: tuple[Path, ...]
 
     def __call__(self, index: int) -> Image.Image:
         """RGB; CorpusError when it cannot be had."""
-        return open_item(self.split, index, self.refs[index])
+        return open_item(self.split, index, self.ref(index))
 
     def ref(self, index: int) -> ImageRef:
         """The i-th image, unread."""
         return self.refs[index]
-
-    def stamps(self) -> Iterator[str]:
-        """Name, size and time of every shard."""
-        for shard in self.shards:
-            about = shard.stat()
-            yield f"{shard.name} {about.st_size} {about.st_mtime_ns}"
 
 
 def _from_tars(folder: Path, tars: Sequence[Path], split: str, cache: Path | None) -> Split:
@@ -165,4 +163,4 @@ def _from_tars(folder: Path, tars: Sequence[Path], split: str, cache: Path | Non
         raise CorpusError(f"{folder} holds {len(tars)} tars and no picture in them")
     classes = tuple(map(str, range(int(np.max(labels)) + 1)))
     name = f"imagenet/{split}"
-    return make_split(name, ids, _SpanImages(name, tuple(refs), tuple(tars)), labels=labels, classes=classes)
+    return make_split(name, ids, _SpanImages(name, tuple(refs)), labels=labels, classes=classes)

@@ -75,15 +75,10 @@ def get_task(name: str) -> TaskData:
     return TASKS[name]
 
 
-def embedded(folder: Path) -> bool:
-    """Whether a folder is part of an embedded corpus."""
-    return is_embedded(folder.parent.name)
-
-
 def own_sets(data: DataConfig) -> dict[str, str]:
     """Test sets read from folders of the user's: field of DataConfig -> its name, "" for the benchmark itself."""
     folders = {field.name: getattr(data, field.name) for field in fields(data.called)}
-    own = [name for name, folder in folders.items() if folder is not None and not embedded(folder)]
+    own = [name for name, folder in folders.items() if folder is not None and not is_embedded(folder.parent.name)]
     return {name: getattr(data.called, name) or "" for name in own}
 
 

@@ -16,7 +16,6 @@ from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, embedded_corpus, get_corpus, get_task
 from experiments.configuration.place import Place
-from experiments.planning.plan import Plan
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
 from results.schema import COVERAGE_COUNTS, Table
@@ -118,7 +117,7 @@ def _say_skipped(split: Split, field: str) -> None:
         print(f"warning: {field}: {skipped} of {len(split) + skipped} samples are left out ({causes})", file=sys.stderr)
 
 
-def check(plan: Plan, missing: Sequence[PlannedRun], place: Place) -> None:
+def check(missing: Sequence[PlannedRun], place: Place) -> None:
     """Write the embedded corpus if it is used, look at every corpus and every picture of a downstream set, find Java.
 
     Raises NotReady, CorpusError, or OSError when the disk is too small.

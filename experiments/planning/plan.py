@@ -47,8 +47,8 @@ class Plan:
     slots: Mapping[str, tuple[Slot, ...]]  # by table
     references: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # by table, row and stage
     own_data: Mapping[str, tuple[str, ...]]  # by table: labels of rows whose corpus is not the embedded one
-    declared: Mapping[str, Mapping[str, Any]]  # by table: its declaration
     own_sets: Mapping[str, str]  # test sets from folders that are set -> what they are called
+    declared: Mapping[str, Mapping[str, Any]]  # by table: its declaration
 
     def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
         """The table as these records fill it; records of other runs are left out."""
@@ -62,8 +62,8 @@ class Plan:
             records={record.run_id: record for record in records if record.run_id in wanted},
             references=self.references[table],
             own_data=self.own_data[table],
-            declared=self.declared[table],
             own_sets=self.own_sets,
+            declared=self.declared[table],
             stated=STATED,
         )
 
@@ -125,7 +125,7 @@ def build_plan(
     order = list(Kind)
     ordered = sorted(runs.values(), key=lambda run: order.index(run.kind))  # stable: in order of the tables otherwise
     declared = {table.name: plain(table) for table in tables}
-    return Plan(scale, tuple(ordered), slots, references, own, declared, own_sets(config.data))
+    return Plan(scale, tuple(ordered), slots, references, own, own_sets(config.data), declared)
 
 
 class Resolver:
@@ -238,12 +238,12 @@ class Resolver:
         recipe = facts.default
         for key, value in changes.items():
             recipe = overrides.set_field(recipe, key, value, prefix=f"{'full' if key in full else 'transfer'}.{task}")
-        _refuse_unused(recipe, facts.default, f"transfer.{task}")
         if mode == FULL and (pictures := getattr(recipe, "pictures", "augmented")) != "augmented":
             raise ConfigError(
                 f"row {row.label!r}: full transfer changes the encoder at every step, so transfer.{task}.pictures "
                 f"cannot be {pictures!r}; leave it out, or set it for frozen rows in a sweep of their own (--only)"
             )
+        _refuse_unused(recipe, facts.default, f"transfer.{task}")
         language = getattr(config.language, task) if facts.reads_text else None
         extra: dict[str, PlannedRun] = {}
         inputs = {} if encoder is None else {"encoder": encoder.run_id}

@@ -71,6 +71,25 @@ class PretrainSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """An encoder that was trained elsewhere, taken in: known by its tensors, whatever file they came from."""
+
+    kind: ClassVar[Kind] = Kind.ENCODER
+    protocol: int
+    source: str  # library and architecture: "open_clip:ViT-B-32"; never a path
+    architecture: Mapping[str, Any]  # what builds it without weights (backbones/foreign/source.py)
+    preprocess: Mapping[str, Any]  # size, mean, std, interpolation
+    language: Mapping[str, Any]  # backbones.sizes.LanguageSize of tasks that read with a model from scratch
+    inputs: Mapping[str, str]  # weights, by their content
+    seed: int = 0  # nothing here is drawn
+
+    @property
+    def label(self) -> str:
+        """Readable part of the run_id."""
+        return self.source
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextLmSpec:
     """Training of the language model that transfer tasks of all rows start from."""
 
@@ -110,14 +129,15 @@ class TransferSpec:
         """Readable part of the run_id."""
         if self.mode == BLIND:
             return f"{self.task}-{BLIND}-s{self.seed}"
-        encoder = self.inputs["encoder"].removeprefix(f"{Kind.PRETRAIN}-").rpartition("-")[0]
+        kind, _, rest = self.inputs["encoder"].partition("-")
+        encoder = rest.rpartition("-")[0]
+        if kind == Kind.ENCODER:  # one encoder, any number of seeds of transfer
+            encoder = f"{encoder}-s{self.seed}"
         return f"{self.task}-{FULL}-{encoder}" if self.mode == FULL else f"{self.task}-{encoder}"
 
 
-Spec = PretrainSpec | TextLmSpec | TransferSpec
-_CLASSES: Mapping[Kind, type[PretrainSpec] | type[TextLmSpec] | type[TransferSpec]] = {
-    cls.kind: cls for cls in (PretrainSpec, TextLmSpec, TransferSpec)
-}
+Spec = PretrainSpec | EncoderSpec | TextLmSpec | TransferSpec
+_CLASSES: Mapping[Kind, type[Spec]] = {cls.kind: cls for cls in (PretrainSpec, EncoderSpec, TextLmSpec, TransferSpec)}
 
 
 def to_plain(spec: Spec) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from experiments.configuration.place import Place
 from experiments.planning.specs import Spec, TransferSpec, Written, load_spec
 from experiments.running import attempts, checkpoint, source
 from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
+from experiments.running.foreign import taken_in
 from experiments.running.hardware import multiplies_in
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.pretrain import pretrain
@@ -34,8 +35,18 @@ from results.schema import Kind, RunRecord, Status
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
-SHOWN_STAGES = {Kind.PRETRAIN: "pre-training", Kind.TEXT_LM: "caption LM", Kind.TRANSFER: "transfer"}
-_RUNNERS: Mapping[Kind, Any] = {Kind.PRETRAIN: pretrain, Kind.TEXT_LM: text_lm, Kind.TRANSFER: transfer}
+SHOWN_STAGES = {
+    Kind.PRETRAIN: "pre-training",
+    Kind.ENCODER: "encoder",
+    Kind.TEXT_LM: "caption LM",
+    Kind.TRANSFER: "transfer",
+}
+_RUNNERS: Mapping[Kind, Any] = {
+    Kind.PRETRAIN: pretrain,
+    Kind.ENCODER: taken_in,
+    Kind.TEXT_LM: text_lm,
+    Kind.TRANSFER: transfer,
+}
 
 
 def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str = "", log: str = "") -> Status:

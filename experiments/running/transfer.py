@@ -10,13 +10,13 @@ from torch import nn
 from backbones.build import init_stream
 from backbones.lm import LanguageModel
 from backbones.pretrained import load_opt
-from backbones.sizes import LanguageSize, Size
+from backbones.sizes import LanguageSize
 from data.batch import Split
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_task
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
-from experiments.planning.specs import PretrainSpec, TextLmSpec, TransferSpec, Written, load_spec
+from experiments.planning.specs import EncoderSpec, PretrainSpec, TextLmSpec, TransferSpec, Written, load_spec
 from experiments.running.fit import Optimisation, Precision, fit
 from experiments.running.heads import Heads
 from experiments.running.optim import Group
@@ -159,10 +159,11 @@ def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:
         return TextModel(tokenizer, language, pretrained=True)
     if spec.language == "scratch":
         encoder = load_spec(place.runs / spec.inputs["encoder"])
-        assert isinstance(encoder, PretrainSpec)
-        size: Size = from_plain(Size, encoder.model, "model")
+        assert isinstance(encoder, PretrainSpec | EncoderSpec)
+        sizes = encoder.language if isinstance(encoder, EncoderSpec) else encoder.model["language"]
+        size: LanguageSize = from_plain(LanguageSize, sizes, "language model")
         tokenizer = tokenizer_for(place, f"bpe-{place.data.vocabulary}")
         with init_stream(spec.seed, "transfer", spec.task, "language"):
-            language = LanguageModel(size.language, tokenizer.special.vocab_size)
+            language = LanguageModel(size, tokenizer.special.vocab_size)
         return TextModel(tokenizer, language, pretrained=False)
     return TextModel(Tokenizer.opt(spec.language), load_opt(spec.language), pretrained=True)

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from backbones.build import build_vision
+from backbones.foreign.source import Preprocess, rebuild
 from backbones.sizes import Size
-from backbones.vit import VisionEncoder
+from backbones.tower import Tower
 from data.batch import Batch, Split
 from data.corpora import open_corpus
 from data.document import Bad, Corpus
@@ -37,7 +38,7 @@ from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import get_corpus, own_sets
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
-from experiments.planning.specs import CorpusSpec, PretrainSpec, load_spec
+from experiments.planning.specs import CorpusSpec, EncoderSpec, PretrainSpec, load_spec
 from objectives.base import Objective
 from transfer.encoder import Encoder
 
@@ -156,8 +157,8 @@ class Pretraining:
         )
 
 
-def save_encoder(folder: Path, vision: VisionEncoder) -> None:
-    """Write the encoder of a run; its size is in the run's spec."""
+def save_encoder(folder: Path, vision: Tower) -> None:
+    """Write the encoder of a run; its size, or its architecture, is in the run's spec."""
     save_module(folder / ENCODER_FILE, vision)
 
 
@@ -169,14 +170,19 @@ def save_module(path: Path, module: nn.Module) -> None:
 
 
 def load_encoder(place: Place, run_id: str) -> Encoder:
-    """The encoder a pre-training run left, with the transform that belongs to it."""
+    """The encoder a run left, pre-trained here or taken in from elsewhere, with the transform that belongs to it."""
     folder = place.runs / run_id
     spec = load_spec(folder)
+    weights = load_file(folder / ENCODER_FILE)
+    if isinstance(spec, EncoderSpec):
+        tower = rebuild(spec.source, spec.architecture)
+        tower.load_state_dict(weights)
+        return Encoder(tower, ImageTransform(**vars(from_plain(Preprocess, spec.preprocess, "preprocess"))))
     assert isinstance(spec, PretrainSpec)
     size: Size = from_plain(Size, spec.model, "model")
     size = replace(size, vision=replace(size.vision, drop_path=0.0))  # that of pre-training; full transfer has its own
     vision = build_vision(size, spec.seed)
-    vision.load_state_dict(load_file(folder / ENCODER_FILE))
+    vision.load_state_dict(weights)
     return Encoder(vision.eval(), ImageTransform(size.vision.image_size))
 
 

@@ -344,3 +344,22 @@ def test_a_flat_val_without_a_list_says_what_is_missing(tmp_path):
     put(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(CorpusError, match=r"val\.txt or LOC_val_solution\.csv"):
         imagenet(tmp_path, "val")
+
+
+def test_a_sorted_train_goes_with_a_flat_val_and_with_tars(tmp_path):
+    for name in ("n01", "n02"):
+        put(tmp_path / "train" / name / "a.JPEG")
+    put(tmp_path / "val" / "a.JPEG")
+    (tmp_path / "val.txt").write_text("a.JPEG 1\n")
+    assert imagenet(tmp_path, "train").classes == ("n01", "n02") and imagenet(tmp_path, "val").labels == (1,)
+    (tmp_path / "val" / "a.JPEG").unlink()
+    imagenet_tar(tmp_path / "val" / "0.tar", {"a.jpg": picture(), "a.cls": b"1"})
+    assert imagenet(tmp_path, "train").labels == (0, 1) and imagenet(tmp_path, "val").labels == (1,)
+
+
+def test_classes_known_by_number_alone_are_compared_by_their_count(tmp_path):
+    imagenet_tar(tmp_path / "val" / "0.tar", {"a.jpg": picture(), "a.cls": b"1", "b.jpg": picture(), "b.cls": b"0"})
+    expected = replace(IMAGENET_VAL, images=2, classes=2, per_class=1)
+    assert len(imagenet(tmp_path, "val", expect=expected)) == 2
+    with pytest.raises(CorpusError, match="classes 2 instead of 3"):
+        imagenet(tmp_path, "val", expect=replace(expected, classes=3))

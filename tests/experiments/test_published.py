@@ -33,7 +33,7 @@ def plan(runs: Path, seeds: int, *changes: str) -> Plan:
     options = sweep.parser().parse_args(arguments(runs, *[part for each in changes for part in ("--set", each)]))
     scale = get_scale("tiny")
     config = preflight.with_precision(apply(scale.config, parse(options.set)))
-    config, known = sweep._with_embedded(config, runs, uses_it=True)
+    config, known = sweep.with_embedded(config, runs, uses_it=True)
     return build_plan([TABLE], range(seeds), scale, config, Suite(), known)
 
 

@@ -1,0 +1,20 @@
+"""The comparison with open_clip's pipeline runs on small pictures and prints both rates and their ratio."""
+
+import re
+import sys
+
+import pytest
+
+from benchmarks import loader
+
+
+@pytest.mark.slow
+def test_both_pipelines_give_every_picture_and_their_rates_are_printed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["loader", "--side", "64", "--pairs", "100", "--repeats", "1"])
+    assert loader.main() == 0
+    said = capsys.readouterr().out
+    rates = [float(rate) for rate in re.findall(r": (\d+) images/s of one core", said)]
+    assert len(rates) == 2 and min(rates) > 0
+    assert re.search(r"ratio: \d\.\d\d at 64 pixels\nno padding: \d\d\.\d%", said)
+    loader.write_pairs(tmp_path, 64, 100)
+    assert loader.ours(tmp_path, 100)() == loader.theirs(tmp_path, 100)() == 100

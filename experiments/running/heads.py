@@ -25,23 +25,23 @@ class Heads:
     """The place of one head, trained or still to be."""
 
     def __init__(self, place: Place, written: Written, config: TransferConfig) -> None:
-        self._folder = place.shared / "heads" / f"{written.spec['task']}-{spec_hash(_fitted(written.spec, config))}"
+        self.folder = place.shared / "heads" / f"{written.spec['task']}-{spec_hash(_fitted(written.spec, config))}"
 
     @property
     def fitted_by(self) -> str:
         """The run that trained it, "" where none has."""
-        path = self._folder / "fitted_by"
+        path = self.folder / "fitted_by"
         return path.read_text().strip() if path.exists() else ""
 
     def load(self, module: nn.Module) -> None:
         """Give a module its trained weights. Raises RuntimeError where they are of another module."""
-        module.load_state_dict(load_file(self._folder / "weights.safetensors"))
+        module.load_state_dict(load_file(self.folder / "weights.safetensors"))
 
     def save(self, module: nn.Module, run_id: str) -> None:
         """Keep the weights of a trained module; who trained it is written last."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        save_module(self._folder / "weights.safetensors", module)
-        write_atomic(self._folder / "fitted_by", f"{run_id}\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_module(self.folder / "weights.safetensors", module)
+        write_atomic(self.folder / "fitted_by", f"{run_id}\n")
 
 
 def _fitted(spec: Mapping[str, Any], config: TransferConfig) -> dict[str, Any]:

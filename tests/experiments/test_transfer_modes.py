@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 from plan_helpers import DIGESTS
-from sweep_helpers import BUDGET, CLIP, SMALL, TABLE, small_place
+from sweep_helpers import BUDGET, CLIP, LCL, SMALL, TABLE, small_place
 
 from experiments.configuration.overrides import ConfigError, apply, parse
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
+from experiments.configuration.typed import from_plain
 from experiments.launching import preflight
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.specs import PlannedRun, TransferSpec
 from experiments.running import lifecycle, transfer
+from experiments.running.heads import Heads
 from results import record
 from results.schema import Row, RunRecord, Status
+from transfer import registry as tasks
 from transfer.encoder import fingerprint
 
 FULL = replace(CLIP, label="CLIP, full", mode="full")
@@ -99,6 +102,24 @@ def test_what_training_depends_on_trains_another_head(place: Place, done: dict[s
     assert (
         again["classify frozen"].fitted_by == "" and done["classify frozen"].run_id != again["classify frozen"].run_id
     )
+
+
+def test_no_two_encoders_seeds_or_modes_share_a_head(place: Place, done: dict[str, RunRecord]) -> None:
+    """What a run is fitted on is in the name of its head: encoder, training set, language model, seed, mode."""
+    other = [run for run in plan(place, [LCL]).runs if getattr(run.spec, "task", "classify") == "classify"]
+    found = do(place, other)["classify frozen"]
+    assert found.fitted_by == "" and found.parent != done["classify frozen"].parent
+    names = set()
+    for run in plan(place, [CLIP, FULL]).runs:
+        if isinstance(run.spec, TransferSpec) and run.spec.task == "caption":
+            config = from_plain(tasks.get("caption").Config, run.spec.recipe, "caption")
+            for inputs in ({}, {"encoder": "x"}, {"text_lm": "x"}, {"train": "x"}):
+                spec = {**run.written.spec, "inputs": {**run.spec.inputs, **inputs}}
+                names.add(Heads(place, replace(run.written, spec=spec), config).folder.name)
+            names.add(Heads(place, replace(run.written, spec={**run.written.spec, "seed": 7}), config).folder.name)
+            same = {**run.written.spec, "inputs": {**run.spec.inputs, "coco": "another test set"}}
+            names.add(Heads(place, replace(run.written, spec=same), config).folder.name)
+    assert len(names) == 2 * 5  # a test set gives no new name
 
 
 def test_a_frozen_encoder_reads_augmented_pictures_where_that_is_asked_for(place: Place) -> None:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from results.canonical import canonical_json, plain
+from results.latex import render_latex
 from results.printed import render, render_csv, render_long
 from results.record import RecordError, as_json, check_version, decode, parse, write_atomic
 from results.schema import Publication, Slot, Table
@@ -53,12 +54,12 @@ def load(path: Path) -> Publication:
 
 
 def collate(table: Table, publication: Publication, folder: Path = ROOT / "tables") -> Sequence[Path]:
-    """Write a table as a page, as CSV by cell and as CSV by seed; their paths. Equal records give equal bytes."""
+    """Write a table as a page, as CSV by cell and by seed, as LaTeX; their paths. Equal records give equal bytes."""
     if table.name != publication.table:
         raise ValueError(
             f"publication of {publication.table!r} given for {table.name!r}; collate it with its own table"
         )
-    forms = {".md": render, ".csv": render_csv, ".long.csv": render_long}
+    forms = {".md": render, ".csv": render_csv, ".long.csv": render_long, ".tex": render_latex}
     texts = {folder / f"{publication.name}{suffix}": form(table, publication) for suffix, form in forms.items()}
     for path, text in texts.items():
         write_atomic(path, text)

@@ -1,4 +1,4 @@
-"""The measured table inside README.md, copied from its page and never typed: `python -m results.readme`.
+"""The measured table and the scorecard inside README.md, made and never typed: `python -m results.readme`.
 
 tests/results/test_readme.py compares the two, so a README that shows other numbers than results/tables/ fails.
 """
@@ -6,12 +6,15 @@ tests/results/test_readme.py compares the two, so a README that shows other numb
 import sys
 from pathlib import Path
 
+from results import claims, scorecard
 from results.publish import ROOT
 from results.record import write_atomic
+from results.schema import EMBEDDED
 
 README = ROOT.parent / "README.md"
 PAGE = ROOT / "tables" / "table1.md"
 BEGIN, END = "<!-- table1:begin -->", "<!-- table1:end -->"
+CLAIMS_BEGIN, CLAIMS_END = "<!-- claims:begin -->", "<!-- claims:end -->"
 FIRST, SECOND = "## What was found", "## Measured here"
 
 
@@ -31,18 +34,24 @@ def block(page: Path = PAGE) -> str:
     return "\n\n".join([f"**{title.removeprefix('# ')}**", *parts])
 
 
-def refreshed(readme: str, shown: str) -> str:
+def verdicts(folder: Path = ROOT / "records") -> str:
+    """What the README shows of the scorecard: how many claims came out how, and each with its verdict."""
+    return "\n".join(scorecard.short(claims.judged(folder, EMBEDDED), EMBEDDED))
+
+
+def refreshed(readme: str, shown: str, begin: str = BEGIN, end: str = END) -> str:
     """The README with that text between its two markers. Raises ValueError unless each marker stands there once."""
-    if (readme.count(BEGIN), readme.count(END)) != (1, 1) or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"{README.name} must hold {BEGIN} and then {END}, each once")
-    above, below = readme.partition(BEGIN)[0], readme.partition(END)[2]
-    return "\n\n".join(part for part in (above + BEGIN, shown, END + below) if part)
+    if (readme.count(begin), readme.count(end)) != (1, 1) or readme.index(begin) > readme.index(end):
+        raise ValueError(f"{README.name} must hold {begin} and then {end}, each once")
+    above, below = readme.partition(begin)[0], readme.partition(end)[2]
+    return "\n\n".join(part for part in (above + begin, shown, end + below) if part)
 
 
 def main() -> int:
     """Bring the README up to date; the exit code."""
-    write_atomic(README, refreshed(README.read_text(encoding="utf-8"), block()))
-    print(f"{README.name} shows {PAGE.relative_to(ROOT.parent)}")
+    text = refreshed(README.read_text(encoding="utf-8"), block())
+    write_atomic(README, refreshed(text, verdicts(), CLAIMS_BEGIN, CLAIMS_END))
+    print(f"{README.name} shows {PAGE.relative_to(ROOT.parent)} and the scorecard")
     return 0
 
 

@@ -41,6 +41,20 @@ def headline(judged: Sequence[Judged], scale: str) -> str:
     return f"{times(len(judged), 'claim')} of the paper ({where}): {said}."
 
 
+def short(judged: Sequence[Judged], scale: str) -> list[str]:
+    """The scorecard in three columns, for a page that has little room."""
+    rows = [[escape(each.claim.says), each.claim.section, _verdict(each)] for each in judged]
+    return [f"**{headline(judged, scale)}**", "", *table(["the paper's claim", "where", "verdict"], rows, left=3)]
+
+
+def _verdict(each: Judged) -> str:
+    """With what an undecided claim needs, or what speaks for and against an exploratory one."""
+    word = f"**{each.verdict.value}**" if each.verdict in DECISIVE else each.verdict.value
+    parts = f": {each.held} of {len(each.tests)} parts lean its way" if each.tests else ""
+    missing = "" if each.verdict in DECISIVE else f" ({escape(next_step(each))})"
+    return f"{word}{parts}{missing}"
+
+
 HOW = (
     "A claim is reproduced when all of its parts hold. A part is a difference of rows, paired by seed, and holds above "
     "0; a margin is a weight in it, fixed with its reason in `results/claims.py` before the deciding runs were made. "

@@ -10,7 +10,7 @@ from results.publish import collate, export, load
 FOLDER = Path(__file__).parent / "report"
 
 
-@pytest.mark.parametrize("suffix", ["md", "csv", "long.csv"])
+@pytest.mark.parametrize("suffix", ["md", "csv", "long.csv", "tex"])
 def test_the_committed_records_render_to_the_committed_table(tmp_path: Path, suffix: str) -> None:
     collate(TABLE1, load(FOLDER / "table1.jsonl"), tmp_path)
     name = f"table1.{suffix}"

@@ -41,7 +41,7 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_collate_writes_every_form_under_the_name_of_table_and_scale(tmp_path: Path) -> None:
     made = publication(SCORES)
     paths = publish.collate(TABLE, made, tmp_path)
-    assert [path.name for path in paths] == ["table1.md", "table1.csv", "table1.long.csv"]
+    assert [path.name for path in paths] == ["table1.md", "table1.csv", "table1.long.csv", "table1.tex"]
     assert paths[0].read_text() == render(TABLE, made)
 
 

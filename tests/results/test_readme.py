@@ -7,6 +7,7 @@ import pytest
 
 from experiments.tables import get_table
 from results import publish, readme
+from results.claims import CLAIMS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report" / "table1.md"
 
@@ -25,6 +26,14 @@ def test_the_readme_shows_the_committed_table() -> None:
         pytest.skip("the table was made again here; run python -m results.readme before committing it")
     text = readme.README.read_text(encoding="utf-8")
     assert text == readme.refreshed(text, readme.block()), "run python -m results.readme"
+    made = readme.refreshed(text, readme.verdicts(), readme.CLAIMS_BEGIN, readme.CLAIMS_END)
+    assert text == made, "run python -m results.readme"
+
+
+def test_the_scorecard_names_its_scale_and_every_claim() -> None:
+    shown = readme.verdicts()
+    assert shown.startswith(f"**{len(CLAIMS)} claims of the paper (TINY SCALE, not comparable with the paper): ")
+    assert len([line for line in shown.splitlines() if line.startswith("| ")]) == len(CLAIMS) + 2
 
 
 def test_every_committed_table_is_made_of_its_committed_records(tmp_path: Path) -> None:
@@ -33,7 +42,7 @@ def test_every_committed_table_is_made_of_its_committed_records(tmp_path: Path) 
     for path in records:
         publication = publish.load(path)
         made |= {again.name for again in publish.collate(get_table(publication.table), publication, tmp_path)}
-    committed = {path.name for path in (publish.ROOT / "tables").glob("*") if path.suffix in (".md", ".csv")}
+    committed = {path.name for path in (publish.ROOT / "tables").glob("*") if path.suffix in (".md", ".csv", ".tex")}
     assert committed == made
     for name in sorted(made):
         assert (publish.ROOT / "tables" / name).read_bytes() == (tmp_path / name).read_bytes(), name

@@ -20,7 +20,7 @@ test: $(VENV)/.ready  ## every test
 test-slurm: $(VENV)/.ready  ## sweeps on a real SLURM, which the tests start on this machine and end
 	$(BIN)/python -m pytest -m slurm tests/slurm -rs $(ARGS)
 
-check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about a minute
+check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about two minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

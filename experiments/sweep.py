@@ -153,7 +153,8 @@ def sweep(options: argparse.Namespace) -> int:
         moved = rename_folders(runs, older)
         names = {old: record.run_id for old, record in older.items()}
         for name in published:
-            items.rename(_out(options) / "records" / f"{name}{items.SUFFIX}", names)
+            for kept in (items, curves):
+                kept.rename(_out(options) / "records" / f"{name}{kept.SUFFIX}", names)
         published = {name: _with_names(held, older) for name, held in published.items()}
         print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
     elif not options.collate and _run(plan, records, place, config, options) == "submitted":

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from results.items import packed, unpacked
@@ -44,6 +45,15 @@ def export(publication: Publication, runs: Path, folder: Path) -> None:
     text = _text(found)
     if (found or path.exists()) and not (path.exists() and unpacked(path) == text):
         write_atomic(path, packed(text))
+
+
+def rename(path: Path, names: Mapping[str, str]) -> None:
+    """Give published curves the new names of their runs; a file that is not there holds none.
+
+    Raises RecordError for a file that cannot be read, OSError when the disk refuses.
+    """
+    if path.exists():
+        write_atomic(path, packed(_text({names.get(run_id, run_id): held for run_id, held in load(path).items()})))
 
 
 def load(path: Path) -> Curves:

@@ -3,6 +3,7 @@
 Records are made up here: no run is done, `--collate` is.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from experiments.launching import preflight
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.specs import TransferSpec
-from results import items, publish, record
+from results import curves, items, publish, record
 from results.canonical import spec_hash
-from results.schema import RunRecord, metric_key
+from results.schema import Kind, RunRecord, metric_key
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,8 @@ def done(made: Plan) -> list[RunRecord]:
     for number, run in enumerate(made.runs):
         columns = [c for c in TABLE.columns if isinstance(run.spec, TransferSpec) and c.task == run.spec.task]
         metrics = {metric_key(c.dataset, c.metric): float(number) for c in columns}
+        if run.kind is Kind.PRETRAIN:
+            metrics["probe_rankme"] = float(number)
         records.append(record_of(run, metrics))
     return records
 
@@ -53,6 +56,11 @@ def published(runs: Path, seeds: int) -> dict[str, bytes]:
     publication = made.publication(TABLE.name, done(made))
     publish.export(publication, runs / "out" / "records")
     items.export(TABLE, publication, runs, runs / "out" / "records")
+    for each in publication.records.values():
+        rows = [{"step": step, "probe_rankme": each.metrics.get("probe_rankme", 0.0)} for step in (5, 10)]
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
+        record.write_atomic(runs / "gone" / each.run_id / curves.METRICS_FILE, text)
+    curves.export(publication, runs / "gone", runs / "out" / "records")
     publish.collate(TABLE, publication, runs / "out" / "tables")
     return files(runs / "out")
 
@@ -119,6 +127,8 @@ def test_names_of_an_older_version_are_refused_until_they_are_migrated(
     slots = tuple(replace(slot, run_id=names[slot.run_id]) for slot in made.slots[TABLE.name])
     held = replace(publish.load(folder / "small.jsonl"), slots=slots, records={each.run_id: each for each in old})
     publish.export(held, folder)
+    assert curves.load(folder / "small.curves.csv.gz")
+    curves.rename(folder / "small.curves.csv.gz", names)
     assert (folder / "small.jsonl").read_text() != text
     assert sweep.main(arguments(tmp_path)) == sweep.EXIT_USAGE
     assert "under the names of an older version" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
 from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
-from data.readers.tars import declared_size, read_headers
+from data.readers.tars import cut_tar, read_headers
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
@@ -75,7 +75,7 @@ class LaionCorpus:
         key = self._index.note(row)
         doc_id = f"{self.name}/{shard.name.removesuffix('.tar')}/{key}"
         if row["fault"] == _CUT:
-            return self._cut(doc_id, int(row["shard"]))
+            return cut_tar(doc_id, shard, self.shard_sizes[row["shard"]] - 1, self._index.typical)
         if row["fault"] == _DOTTED:
             return Bad(
                 doc_id,
@@ -103,18 +103,6 @@ class LaionCorpus:
         """Shards that are cut or cannot be read, each with what is lost with it."""
         found = (self[index] for index in self._index.lost)
         return [bad for bad in found if isinstance(bad, Bad)]
-
-    def _cut(self, doc_id: str, number: int) -> Bad:
-        """What is lost with a shard that is cut or damaged: what is said of it beside it, else as other shards hold."""
-        shard, kept = self._shards[number], self.shard_sizes[number] - 1
-        said = declared_size(shard.path)
-        held = self._index.typical if said is None else said
-        why = f"{shard.name} is cut or damaged here; samples before this one are used"
-        if held is None:
-            return Bad(doc_id, Cause.BAD_TAR, f"{why}; nothing says how many it held")
-        lost = max(1, held - kept)
-        source = "other shards hold" if said is None else "a file beside it says it held"
-        return Bad(doc_id, Cause.BAD_TAR, f"{why}; about {lost} are lost, as {source} {held}", lost)
 
     def _document(
         self,

@@ -20,7 +20,7 @@ from data.errors import BadImage
 from data.files import read_span
 from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
 from data.readers.mmc4_record import parse_line, read_document
-from data.readers.tars import declared_size, read_headers
+from data.readers.tars import cut_tar, read_headers
 from data.readers.zips import Unusable
 
 MAX_RECORD = 256 * 2**20  # bytes of one document with its pictures
@@ -95,7 +95,7 @@ class Mmc4TarCorpus:
         doc_id = f"{self.name}/{shard.name.removesuffix('.tar')}/{self._index.note(row)}"
         start, size = int(row["start"]), int(row["size"])
         if size < 0:
-            return self._cut(doc_id, int(row["shard"]))
+            return cut_tar(doc_id, shard, self.shard_sizes[row["shard"]] - 1, self._index.typical)
         try:
             record = _record(shard.path, start, size)
             number = {id(entry): at for at, entry in enumerate(record.get("image_info") or ())}
@@ -116,16 +116,6 @@ class Mmc4TarCorpus:
         """Shards that are cut or cannot be read, each with what is lost with it."""
         found = (self[index] for index in self._index.lost)
         return [bad for bad in found if isinstance(bad, Bad)]
-
-    def _cut(self, doc_id: str, number: int) -> Bad:
-        shard, kept = self._shards[number], self.shard_sizes[number] - 1
-        said = declared_size(shard.path)
-        held = self._index.typical if said is None else said
-        why = f"{shard.name} is cut or damaged here; documents before are used"
-        if held is None:
-            return Bad(doc_id, Cause.BAD_TAR, f"{why}; nothing says how many it held")
-        lost = max(1, held - kept)
-        return Bad(doc_id, Cause.BAD_TAR, f"{why}; about {lost} are lost of {held}", lost)
 
 
 def scan_documents(path: Path) -> Scan:

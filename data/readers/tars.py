@@ -5,6 +5,8 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from data.document import Bad, Cause
+from data.readers.index import Shard
 from data.readers.zips import beside
 
 
@@ -70,6 +72,21 @@ def declared_size(path: Path) -> int | None:
         if type(size) is int and size >= 0:
             return size
     return None
+
+
+def cut_tar(doc_id: str, shard: Shard, kept: int, typical: int | None) -> Bad:
+    """What is lost with a tar that is cut or damaged after `kept` samples.
+
+    How many it held is said by a file beside it, else it held as many as other shards do (typical; None: unknown).
+    """
+    said = declared_size(shard.path)
+    held = typical if said is None else said
+    why = f"{shard.name} is cut or damaged here; samples before this one are used"
+    if held is None:
+        return Bad(doc_id, Cause.BAD_TAR, f"{why}; nothing says how many it held")
+    lost = max(1, held - kept)
+    source = "other shards hold" if said is None else "a file beside it says it held"
+    return Bad(doc_id, Cause.BAD_TAR, f"{why}; about {lost} are lost, as {source} {held}", lost)
 
 
 def split_name(name: str) -> tuple[str, str]:

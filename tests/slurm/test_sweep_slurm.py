@@ -120,7 +120,7 @@ def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On) -> None:
     assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
 
 
-LIMIT = ("--set", "slurm.signal_seconds=20", "--set", "slurm.time=1")  # a minute is the shortest there is
+LIMIT = ("--set", "slurm.time=1", "--set", "slurm.signal_seconds=20")  # a minute is the shortest there is
 
 
 def is_told(pid: int) -> bool:

@@ -73,7 +73,7 @@ class Sweep:
             working = path.exists() and '"step"' in path.read_text()
             return last if working and last and attempts.alive(self.folder(start), last) else None
 
-        return wait_for(found, 120)
+        return wait_for(found, self.seconds)
 
     def done(self, start: str) -> None:
         """Wait for a run to be finished, and for its last owner to have said so."""
@@ -81,7 +81,7 @@ class Sweep:
         def found() -> bool:
             return attempts.is_done(self.folder(start)) and bool(self.attempts(start)[-1].ended)
 
-        wait_for(found, 240)
+        wait_for(found, self.seconds)
 
     def over(self) -> None:
         """Wait until the queue is empty: nothing is pending for ever."""

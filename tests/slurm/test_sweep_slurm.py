@@ -120,9 +120,6 @@ def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On) -> None:
     assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
 
 
-LIMIT = ("--set", "slurm.time=1", "--set", "slurm.signal_seconds=20")  # a minute is the shortest there is
-
-
 def is_told(pid: int) -> bool:
     """Whether a process that stands still has been sent SIGUSR2."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -130,32 +127,29 @@ def is_told(pid: int) -> bool:
     return any(mask & 1 << (signal.SIGUSR2 - 1) for mask in pending)
 
 
-def test_a_job_goes_on_in_the_next_when_its_time_is_up(on: On, reference: Sweep) -> None:
-    """The limit is SLURM's own; the run is made to stand still until it is warned, as in a very long step."""
+def test_time_that_is_up_costs_nothing_and_a_step_that_is_too_long_is_a_reason(on: On, reference: Sweep) -> None:
+    """The limit is SLURM's own; two runs are made to stand still until it comes, as in very long steps.
+
+    CLIP wakes in time, saves and is requeued. LCL does not: SLURM kills it, and requeues nobody whose time is up.
+    """
     sweep = on()
-    sweep.submit(*LIMIT)
+    sweep.submit("--set", "slurm.time=2", "--set", "slurm.signal_seconds=20", rows=("clip", "lcl"))
+    late = sweep.training("pretrain-lcl")
+    os.kill(late.pid, signal.SIGSTOP)
     first = sweep.training("pretrain-clip")
     os.kill(first.pid, signal.SIGSTOP)
-    wait_for(lambda: is_told(first.pid), 90)
+    wait_for(lambda: is_told(first.pid))
     os.kill(first.pid, signal.SIGCONT)
-    sweep.done("pretrain-clip")
-    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
-    stopped, done = sweep.attempts("pretrain-clip")
+    sweep.over()
+    *_, stopped, done = sweep.attempts("pretrain-clip")
     assert re.match("stopped by SIGUSR2 after step", stopped.reason) and done.ended == "done"
     assert done.job == stopped.job and 0 < done.from_step < 60
-
-
-def test_a_job_that_does_not_hear_the_warning_is_ended_and_goes_on_when_asked_again(on: On, reference: Sweep) -> None:
-    """A step that takes longer than slurm.signal_seconds: SLURM kills the job and does not requeue it."""
-    sweep = on()
-    sweep.submit(*LIMIT)
-    os.kill(sweep.training("pretrain-clip").pid, signal.SIGSTOP)
-    sweep.over()
-    assert "ended without a record at step" in sweep.reason("pretrain-clip")
-    assert "ended without a record at step" in sweep.tables()["table1.md"].decode()
-    assert "4 runs submitted" in sweep.submit()
-    sweep.over()
     assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+    for said in (sweep.reason("pretrain-lcl"), sweep.tables()["table1.md"].decode()):
+        assert f"(job {late.job}) ended without a record at step" in said
+    assert "4 runs submitted" in sweep.submit(rows=("clip", "lcl"))
+    sweep.over()
+    assert sweep.trained("pretrain-lcl") == reference.trained("pretrain-lcl")
     assert set(sweep.statuses().values()) == {Status.DONE}
 
 

@@ -5,13 +5,13 @@ This is the variance of items, for one checkpoint as it is. It says nothing abou
 A test set is resampled by image, as captions of one image are no independent items: each draw gives every image a
 weight, and the metric is computed from weighted sums. Whatever a metric is relative to stays fixed: the gallery of a
 retrieval, and the document frequencies of CIDEr, which come from the references of the whole set. BLEU is computed
-anew from the summed counts of its n-grams; CIDEr and shares are means.
+anew from the summed counts of its n-grams; CIDEr and shares are means. scipy's bootstrap draws single observations and
+computes a statistic of them; it has no weights of clusters, and so this one is our own. McNemar's test is statsmodels'.
 
 Shape letters: g images, k sums, n draws.
 """
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -102,8 +102,9 @@ def compare(first: Sums, second: Sums) -> Paired:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p of McNemar's test: items that only the first, and only the second, of two checkpoints hits."""
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+    from statsmodels.stats.contingency_tables import mcnemar as exact
+
+    return float(exact([[0, only_first], [only_second, 0]], exact=True).pvalue)
 
 
 def _mean(metric: str, values: Mapping[tuple[str, str], float]) -> Sums:

@@ -13,7 +13,7 @@ Shape letters: g images, k sums, n draws.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,13 @@ def metrics_of(scores: Scores) -> Iterator[Sums]:
 
 def spread(sums: Sums) -> Spread:
     """A checkpoint's score with its interval."""
-    return _spread(_whole(sums), np.concatenate([sums.of(w @ sums.sums) for w in _weights(sums)]))
+    return spreads([sums])[0]
+
+
+def spreads(several: Sequence[Sums]) -> list[Spread]:
+    """As `spread` of each: checkpoints in one metric on the same images, which every draw takes for all of them."""
+    draws = [[sums.of(w @ sums.sums) for sums in several] for w in _weights(several[0])]
+    return [_spread(_whole(sums), np.concatenate(d)) for sums, d in zip(several, zip(*draws, strict=True), strict=True)]
 
 
 def compare(first: Sums, second: Sums) -> Paired:
@@ -146,7 +152,8 @@ def _weights(sums: Sums) -> Iterator[Floats]:
     seed = int.from_bytes(hashlib.sha256(f"bootstrap {sums.metric}".encode()).digest()[:8])
     stream, g = np.random.default_rng(seed), len(sums.groups)
     for _ in range(DRAWS // CHUNK):
-        yield stream.multinomial(g, [1 / g] * g, size=CHUNK).astype(np.float64)
+        drawn = stream.integers(g, size=(CHUNK, g)) + g * np.arange(CHUNK)[:, None]  # counted at once, faster than
+        yield np.bincount(drawn.ravel(), minlength=CHUNK * g).reshape(CHUNK, g).astype(np.float64)  # a multinomial
 
 
 def _whole(sums: Sums) -> float:

@@ -80,6 +80,8 @@ def evaluate(options: argparse.Namespace) -> int:
         raise ConfigError(f"--seed is a whole number from 0 on, got {options.seed}")
     scale = get_scale(options.scale)
     config = apply(scale.config, parse(options.set))
+    if config.transfer_seed is not None:
+        raise ConfigError(f"--set transfer_seed={config.transfer_seed}: here it is --seed {config.transfer_seed}")
     from experiments.launching import preflight  # imports torch: what a typo can be told without comes before
 
     config, known = with_embedded(preflight.with_precision(config), options.runs.resolve(), uses_it=scale.embedded)

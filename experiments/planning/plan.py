@@ -260,7 +260,7 @@ class Resolver:
             recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=language,
-            seed=seed,
+            seed=seed if config.transfer_seed is None else config.transfer_seed,
             inputs=inputs | self._inputs(wanted, config.data),
         )
         parents = (*([] if encoder is None else [encoder]), *extra.values())

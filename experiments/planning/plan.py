@@ -258,7 +258,7 @@ class Resolver:
             recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=language,
-            seed=seed,
+            seed=seed if config.transfer_seed is None else config.transfer_seed,
             inputs=inputs | self._inputs(wanted, config.data),
         )
         parents = (*([] if encoder is None else [encoder]), *extra.values())
@@ -310,7 +310,10 @@ _FULL_WEIGHT = 10  # full transfers are the longest, and start first
 
 
 def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
-    """Raises ConfigError for a setting that was changed where another one makes it mean nothing."""
+    """Raises ConfigError for a setting that was changed where another one makes it mean nothing.
+
+    Of two that say the same thing in two ways ("instead_of") exactly one is set.
+    """
     for field in fields(recipe):
         other, value = field.metadata.get("only_with", (None, None))
         if other and getattr(recipe, other) != value and getattr(recipe, field.name) != getattr(default, field.name):
@@ -318,6 +321,14 @@ def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
                 f"{prefix}.{field.name}={getattr(recipe, field.name)} means nothing with "
                 f"{prefix}.{other}={getattr(recipe, other)}; add --set {prefix}.{other}={value}"
             )
+        if twin := field.metadata.get("instead_of"):
+            ours, theirs = getattr(recipe, field.name), getattr(recipe, twin)
+            if (ours is None) == (theirs is None):
+                raise ConfigError(
+                    f"{prefix}.{twin} is {theirs} and {prefix}.{field.name} is {ours}: exactly one of them is set, "
+                    f"the other --set {prefix}.{twin if ours is not None else field.name}="
+                    f"{'none' if ours is not None else 'N'}"
+                )
 
 
 def _tokenizer(data: DataConfig) -> str:

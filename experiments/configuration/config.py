@@ -48,6 +48,7 @@ class DataConfig:
     mmc4: Path | None = None  # MMC4 documents (data/readers/mmc4.py)
     laion: Path | None = None  # image-text pairs in tars (data/readers/laion.py)
     mmc4_pair: Path | None = None  # a paired corpus to use as MMC4-Pair; none: the pairs inside `mmc4`
+    obelics: Path | None = None  # OBELICS documents (data/readers/obelics.py)
     imagenet: Path | None = None
     retrieval_train: Path | None = None
     caption_train: Path | None = None

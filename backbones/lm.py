@@ -7,18 +7,39 @@ there: here the mask and the positions are always given.
 Shape letters: b rows, t tokens, d width, n selected positions, v vocabulary.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import OPTConfig, OPTModel
 
+from backbones import masks
 from backbones.sizes import LanguageSize
 
 
-class LanguageModel(nn.Module):
+class Decoder(nn.Module, ABC):
+    """What a head needs of a language model it reads or writes with; ours, or one from elsewhere (llm.py)."""
+
+    width: int
+
+    @abstractmethod
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Token embeddings, without positions."""
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "b t d"], allowed: Bool[Tensor, "b t t"], position_ids: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b t d"]:
+        """Last states. allowed: [row, i, j] is True where position i may attend position j."""
+
+    @abstractmethod
+    def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """Next-token logits."""
+
+
+class LanguageModel(Decoder):
     """OPT decoder. Initialised from torch's global generator: `build_language` gives it its own stream."""
 
     def __init__(self, size: LanguageSize, vocab_size: int) -> None:
@@ -77,7 +98,7 @@ class LanguageModel(nn.Module):
         self.decoder.config._attn_implementation = "eager" if x.device.type == "cpu" else "sdpa"
         positions = self.decoder.embed_positions
         hidden = x + F.embedding(position_ids + positions.offset, positions.weight)
-        bias = _additive(allowed, hidden.dtype)
+        bias = masks.additive(allowed, hidden.dtype)
         for i, layer in enumerate(self.decoder.layers):
             if before_layer is not None:
                 hidden = before_layer(i, hidden)
@@ -88,13 +109,3 @@ class LanguageModel(nn.Module):
     def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         """Next-token logits by the tied embedding. Give it target positions only: this is the dear part."""
         return F.linear(y, self.decoder.embed_tokens.weight)
-
-
-def _additive(allowed: Bool[Tensor, "b t t"], dtype: torch.dtype) -> Float[Tensor, "b 1 t t"]:
-    # The least finite number, not -inf: a row of -inf is NaN after softmax. Taken in the dtype in which attention runs,
-    # because the least float32 would round to -inf in bf16.
-    device = allowed.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return bias.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]

@@ -7,7 +7,7 @@ Shape letters: b rows, t tokens.
 """
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -25,3 +25,16 @@ def causal(valid: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t t"]:
 def within(allowed: Bool[Tensor, "b t t"], group: Int[Tensor, "b t"]) -> Bool[Tensor, "b t t"]:
     """The same mask, cut between positions of different groups (documents of a packed row, modalities)."""
     return allowed & (group[:, :, None] == group[:, None, :])
+
+
+def additive(allowed: Bool[Tensor, "b t t"], dtype: torch.dtype) -> Float[Tensor, "b 1 t t"]:
+    """What is added to attention's scores: 0 where a position may attend, the least finite number elsewhere.
+
+    Not -inf: a row of -inf is NaN after softmax. In the dtype in which attention runs under autocast, because the least
+    float32 would round to -inf in bf16.
+    """
+    device = allowed.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return bias.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]

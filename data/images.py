@@ -11,7 +11,7 @@ import struct
 import zlib
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ Image.MAX_IMAGE_PIXELS = HARD_MAX_PIXELS // 2
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # What Pillow's decoders raise on hostile or broken files; anything else is a programming error and passes through.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, LookupError, struct.error, zlib.error)
+Resize = Literal["shortest", "squash"]
 _SAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -96,10 +97,13 @@ class ImageTransform:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     scale: tuple[float, float] = (0.9, 1.0)  # share of the area that a training crop keeps
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of a training crop
+    resize: Resize = "shortest"  # of a picture that is evaluated: cut after the shorter side, or squashed into a square
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.interpolation not in _SAMPLING:
             raise ValueError(f"size {self.size} with {self.interpolation!r}; interpolations are {sorted(_SAMPLING)}")
+        if self.resize not in get_args(Resize):
+            raise ValueError(f"resize is one of {get_args(Resize)}, got {self.resize!r}")
         if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
             raise ValueError(f"scale {self.scale} must be an interval in (0, 1] and ratio {self.ratio} a positive one")
 
@@ -134,8 +138,10 @@ class ImageTransform:
         return (height - h) // 2, (width - w) // 2, h, w
 
     def eval(self, image: Image.Image) -> UInt8[np.ndarray, "s s 3"]:
-        """Shorter side to `size` (antialiased), centre crop, uint8. Equal to open_clip's evaluation transform."""
+        """Shorter side to `size` (antialiased), centre crop, uint8; or squashed. Equal to open_clip's evaluation."""
         width, height = _rgb(image).size
+        if self.resize == "squash":
+            return np.asarray(image.resize((self.size, self.size), _SAMPLING[self.interpolation]))
         short = min(width, height)
         if short != self.size:
             width, height = (self.size if side == short else int(self.size * side / short) for side in (width, height))
@@ -153,7 +159,10 @@ class ImageTransform:
 
     def digest(self) -> str:
         """Equal for equal transforms; part of the key of every feature cache."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        said = asdict(self)
+        if self.resize == "shortest":
+            del said["resize"]  # features that were cached before there was a choice stay good
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Centred(ImageTransform):

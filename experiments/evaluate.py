@@ -3,11 +3,11 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from experiments.configuration.config import RunConfig
+from experiments.configuration.config import LLM, RunConfig
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--encoder", required=True, metavar="SOURCE", help="where it is from; see below")
     made.add_argument("--weights", type=Path, metavar="FILE", help="its weights: only tensors are read from it")
     made.add_argument("--tasks", default=",".join(TASKS), help="some of %(default)s (default: all)")
+    made.add_argument("--llm", metavar="SOURCE", help="captions are written by it: a folder, .gguf or cached hub name")
     made.add_argument("--mode", default="frozen", choices=MODES, help="default: %(default)s")
     made.add_argument("--scale", default="tiny", help=f"{', '.join(SCALES)}: recipe and data (default: %(default)s)")
     made.add_argument("--seed", type=int, default=0, metavar="N", help="of the transfer (default: %(default)s)")
@@ -79,7 +80,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.seed < 0:
         raise ConfigError(f"--seed is a whole number from 0 on, got {options.seed}")
     scale = get_scale(options.scale)
-    config = apply(scale.config, parse(options.set))
+    config = apply(scale.config, _settings(options, tasks))
     if config.transfer_seed is not None:
         raise ConfigError(f"--set transfer_seed={config.transfer_seed}: here it is --seed {config.transfer_seed}")
     from experiments.launching import preflight  # imports torch: what a typo can be told without comes before
@@ -104,6 +105,17 @@ def evaluate(options: argparse.Namespace) -> int:
     records = [record.read(place.runs / run.run_id / record.RECORD_FILE) for run in transfers]
     print("\n".join(_page(options.encoder, records)))
     return EXIT_DONE if all(each.status is Status.DONE for each in records) else EXIT_INCOMPLETE
+
+
+def _settings(options: argparse.Namespace, tasks: Sequence[str]) -> Mapping[str, Any]:
+    """What --set and --llm say. Raises ConfigError where --llm is given and nothing writes captions."""
+    settings = dict(parse(options.set))
+    if options.llm is not None:
+        if "caption" not in tasks:
+            raise ConfigError(f"--llm {options.llm} is not read: it writes captions, and --tasks is {','.join(tasks)}")
+        here = Path(options.llm)
+        settings |= {"language.caption": LLM, "data.llm": str(here.resolve()) if here.exists() else options.llm}
+    return settings
 
 
 def _tasks(given: str) -> list[str]:
@@ -162,6 +174,7 @@ def _page(encoder: str, records: Sequence[RunRecord]) -> list[str]:
                 lines.append([task, dataset, metric, f"{value:.2f}", chance, str(found.items[dataset])])
             if (twin := metric_key(dataset, f"shuffled_{metric}")) in found.metrics:
                 notes.append(f"- {key} with the captions of another image: {found.metrics[twin]:.2f}")
+        notes += [f"- {task}: written by {spec['inputs'][LLM]}"] if LLM in spec["inputs"] else []
         notes += [f"- {key}: {why}" for key, why in found.unavailable.items()]
         notes += [f"- {task}: {found.reason}"] if found.reason else []
         notes.append(f"- {task}: {spec['mode']}, {pictures} pictures, seed {found.seed}, record {found.run_id}")

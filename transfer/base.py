@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from backbones.lm import LanguageModel
+from backbones.lm import Decoder
 from backbones.special import Special
 from data.batch import Split
 from objectives.functional import Losses
@@ -47,7 +47,7 @@ class TextModel:
     """The language side of a task, equal for every row of a table. Heads train a copy; this one never changes."""
 
     tokenizer: Tokenizer
-    language: LanguageModel
+    language: Decoder
     pretrained: bool  # its parameters are initialised, hence take `lr_pretrained` (Table 8: 1e-5 in retrieval)
 
 

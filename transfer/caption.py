@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from backbones import masks
 from backbones.build import init_stream
-from backbones.lm import LanguageModel
+from backbones.lm import Decoder
 from backbones.special import Special
 from data.batch import Rows, TokenType
 from objectives.functional import TEXT_TARGETS, Losses, token_nll
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class CaptionHead(TransferHead):
     """MLP (Linear, GELU, Linear: `mlp2x_gelu` in LLaVA) and a copy of the language model."""
 
-    def __init__(self, width: int, language: LanguageModel, language_pretrained: bool, special: Special) -> None:
+    def __init__(self, width: int, language: Decoder, language_pretrained: bool, special: Special) -> None:
         super().__init__()
         self.projector = nn.Sequential(
             nn.Linear(width, language.width), nn.GELU(), nn.Linear(language.width, language.width)

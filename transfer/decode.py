@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from backbones import masks
-from backbones.lm import LanguageModel
+from backbones.lm import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Decoding:
 
 @torch.no_grad()
 def generate(
-    language: LanguageModel,
+    language: Decoder,
     prefix: Float[Tensor, "b p d"],
     eos: int,
     never: Collection[int],
@@ -54,7 +54,7 @@ def generate(
 
 
 def _greedy(
-    language: LanguageModel, prefix: Float[Tensor, "b p d"], eos: int, banned: Int[Tensor, " n"], max_tokens: int
+    language: Decoder, prefix: Float[Tensor, "b p d"], eos: int, banned: Int[Tensor, " n"], max_tokens: int
 ) -> list[list[int]]:
     result: list[list[int]] = [[] for _ in range(len(prefix))]
     active = torch.arange(len(prefix), device=prefix.device)
@@ -73,7 +73,7 @@ def _greedy(
 
 
 def beam_search(
-    language: LanguageModel,
+    language: Decoder,
     prefix: Float[Tensor, "b p d"],
     eos: int,
     banned: Int[Tensor, " n"],
@@ -136,7 +136,7 @@ def _keep(hypotheses: list[tuple[float, list[int]]], score: float, ids: list[int
 
 
 def _log_probabilities(
-    language: LanguageModel, prefix: Float[Tensor, "b p d"], ids: Int[Tensor, "b l"], banned: Int[Tensor, " n"]
+    language: Decoder, prefix: Float[Tensor, "b p d"], ids: Int[Tensor, "b l"], banned: Int[Tensor, " n"]
 ) -> Float[Tensor, "b v"]:
     x = torch.cat([prefix, language.embed(ids).to(prefix.dtype)], dim=1)
     valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backbones import masks
 from backbones.build import init_stream
 from backbones.heads import Temperature
-from backbones.lm import LanguageModel
+from backbones.lm import Decoder
 from objectives.functional import Losses, info_nce
 from transfer.base import (
     Evaluation,
@@ -42,7 +42,7 @@ CAPTIONS_AT_ONCE = 256
 class RetrieveHead(TransferHead):
     """Both towers on top of the encoder's features. Embeddings are not normalised; scores are cosines."""
 
-    def __init__(self, width: int, language: LanguageModel, language_pretrained: bool, which: Tokens) -> None:
+    def __init__(self, width: int, language: Decoder, language_pretrained: bool, which: Tokens) -> None:
         super().__init__()
         self.pool = AttentionPool(width)
         self.proj = nn.Linear(width, language.width)

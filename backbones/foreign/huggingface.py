@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
-from backbones.foreign.source import Foreign, Interpolation, Preprocess
+from backbones.foreign.source import Foreign, Interpolation, Preprocess, Resize
 from backbones.tower import Tower, check_side
 
 _KINDS: Mapping[str, tuple[type, type]] = {
@@ -121,4 +121,13 @@ def _preprocess(folder: Path, vision: Any) -> Preprocess:
         mean=tuple(said.get("image_mean", _SIGLIP_MEAN if siglip else default.mean)),
         std=tuple(said.get("image_std", _SIGLIP_MEAN if siglip else default.std)),
         interpolation=_RESAMPLE.get(said.get("resample", 3), "bicubic"),
+        resize=_resize(said, "squash" if siglip else "shortest"),
     )
+
+
+def _resize(said: Mapping[str, Any], default: Resize) -> Resize:
+    """A size of two sides without a crop presses pictures into it; older configurations name one side."""
+    if "size" not in said:
+        return default
+    both = isinstance(said["size"], Mapping) and {"height", "width"} <= said["size"].keys()
+    return "squash" if both and not said.get("do_center_crop", False) else "shortest"

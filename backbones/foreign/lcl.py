@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from backbones.foreign.names import from_open_clip
 from backbones.foreign.source import Foreign, Preprocess
 from backbones.foreign.weights import below, fill, read_weights
 from backbones.sizes import VisionSize
@@ -18,13 +19,6 @@ from backbones.vit import VisionEncoder
 
 _OTHER_PARTS = ("text.", "pool_project.", "lm_head.", "logit_scale", "logit_bias")
 _HEAD_WIDTH = 64  # channels of an attention head in every ViT of open_clip that does not say otherwise
-_IN_A_BLOCK = {
-    "ln_1": "norm1",
-    "ln_2": "norm2",
-    "attn.out_proj": "attn.proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
 
 
 def load(name: str, weights: Path | None) -> Foreign:
@@ -34,7 +28,8 @@ def load(name: str, weights: Path | None) -> Foreign:
     held = below(read_weights(weights if weights is not None else Path(name)), "visual.", _OTHER_PARTS)
     size = _size(held)
     tower = rebuild({"size": asdict(size)})
-    fill(tower, dict(_renamed(key, value) for key, value in _unfused(held).items()), f"LCL's {size.name}")
+    held.pop("proj", None)  # LCL has no projection
+    fill(tower, from_open_clip(held), f"LCL's {size.name}")
     return Foreign(tower, Preprocess(size=size.image_size), {"size": asdict(size)})
 
 
@@ -63,33 +58,3 @@ def _size(held: Mapping[str, Tensor]) -> VisionSize:
         pre_norm=True,
         norm_eps=1e-5,
     )
-
-
-def _unfused(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the projection LCL does not have, and with the leading axes our parameters have."""
-    found = {key: value for key, value in held.items() if key != "proj"}
-    found["class_embedding"] = found["class_embedding"][None, None]
-    found["positional_embedding"] = found["positional_embedding"][None]
-    return found
-
-
-def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
-    """open_clip's name of a parameter as ours; one nobody knows keeps its name, and `fill` lists it."""
-    top = {
-        "class_embedding": "vit.cls_token",
-        "positional_embedding": "vit.pos_embed",
-        "conv1.weight": "vit.patch_embed.proj.weight",
-    }
-    if key in top:
-        return top[key], value
-    for theirs, ours in (("ln_pre", "vit.norm_pre"), ("ln_post", "vit.norm")):
-        if key.startswith(f"{theirs}."):
-            return key.replace(theirs, ours, 1), value
-    prefix = "transformer.resblocks."
-    if key.startswith(prefix):
-        number, _, rest = key.removeprefix(prefix).partition(".")
-        for theirs, ours in _IN_A_BLOCK.items():
-            if rest.startswith(f"{theirs}."):
-                return f"vit.blocks.{number}.{rest.replace(theirs, ours, 1)}", value
-        return f"vit.blocks.{number}.{rest.replace('attn.in_proj_', 'attn.qkv.')}", value
-    return key, value

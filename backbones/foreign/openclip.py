@@ -15,7 +15,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.foreign.source import CLIP_MEAN, CLIP_STD, Foreign, Preprocess, interpolation_of
+from backbones.foreign.source import CLIP_MEAN, CLIP_STD, Foreign, Preprocess, interpolation_of, resize_of
 from backbones.foreign.timm_models import TimmTower
 from backbones.foreign.weights import below, fill, read_weights
 from backbones.tower import Tower, check_side
@@ -77,15 +77,13 @@ def load(name: str, weights: Path | None) -> Foreign:
     held.pop("proj", None)
     inner = tower.model if isinstance(tower, TimmTower) else tower.get_submodule("visual")
     fill(inner, held, f"open_clip:{architecture}")
-    if about.get("resize_mode", "shortest") != "shortest":
-        raise ValueError(
-            f"open_clip:{name} resizes by {about['resize_mode']!r}; this suite crops after the shorter side"
-        )
+    looks = about or _agreed(architecture)
     preprocess = Preprocess(
         size=tower.image_size,
-        mean=tuple(about.get("mean", CLIP_MEAN)),
-        std=tuple(about.get("std", CLIP_STD)),
-        interpolation=interpolation_of(about.get("interpolation", "bicubic"), f"open_clip:{name}"),
+        mean=tuple(looks.get("mean", CLIP_MEAN)),
+        std=tuple(looks.get("std", CLIP_STD)),
+        interpolation=interpolation_of(looks.get("interpolation", "bicubic"), f"open_clip:{name}"),
+        resize=resize_of(looks.get("resize_mode", "shortest"), f"open_clip:{name}"),
     )
     return Foreign(tower, preprocess, {"architecture": architecture, "quick_gelu": quick})
 
@@ -114,6 +112,17 @@ def _about(architecture: str, tag: str) -> dict[str, Any]:
         known = ", ".join(list_pretrained_tags_by_model(architecture)) or "none"
         raise ValueError(f"open_clip:{architecture} has no weights {tag!r}; there are {known}")
     return dict(about)
+
+
+def _agreed(architecture: str) -> dict[str, Any]:
+    """How all published weights of an architecture want their images; nothing where they differ, or there are none.
+
+    A user's own weights say nothing, and those of a SigLIP were trained on other images than CLIP's.
+    """
+    names = ("mean", "std", "interpolation", "resize_mode")
+    tags = [get_pretrained_cfg(architecture, tag) for tag in list_pretrained_tags_by_model(architecture)]
+    wanted = [{name: about[name] for name in names if name in about} for about in tags]
+    return wanted[0] if wanted and all(each == wanted[0] for each in wanted) else {}
 
 
 def _cached(architecture: str, tag: str, about: Mapping[str, Any]) -> Path:

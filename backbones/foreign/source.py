@@ -15,6 +15,7 @@ from backbones.tower import Tower
 
 Library = Literal["open_clip", "timm", "hf", "lcl"]
 Interpolation = Literal["bicubic", "bilinear"]
+Resize = Literal["shortest", "squash"]
 _MODULES: Mapping[Library, str] = {
     "open_clip": "backbones.foreign.openclip",
     "timm": "backbones.foreign.timm_models",
@@ -28,12 +29,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """What the encoder's images must look like: side in pixels, normalisation, interpolation of resizing."""
+    """What the encoder's images must look like: side in pixels, normalisation, how a picture becomes a square."""
 
     size: int
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     interpolation: Interpolation = "bicubic"
+    resize: Resize = "shortest"  # squash: SigLIP and others were trained on pictures pressed into a square
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ def interpolation_of(name: str, source: str) -> Interpolation:
             f"{source}: images are resized by {name!r}; this suite has {', '.join(get_args(Interpolation))}"
         )
     return name  # type: ignore[return-value]  # one of Interpolation
+
+
+def resize_of(name: str, source: str) -> Resize:
+    """One of the two there are. Raises ValueError for another."""
+    if name not in get_args(Resize):
+        raise ValueError(
+            f"{source}: pictures are made square by {name!r}; this suite has {', '.join(get_args(Resize))}"
+        )
+    return name  # type: ignore[return-value]  # one of Resize
 
 
 def _module(library: Library) -> ModuleType:

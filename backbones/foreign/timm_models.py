@@ -16,6 +16,8 @@ from backbones.foreign.source import Foreign, Preprocess, interpolation_of
 from backbones.foreign.weights import fill, read_weights
 from backbones.tower import Tower, check_side
 
+# timm's configurations do not say how these were trained; open_clip's of the same weights do.
+_SQUASHED = "_siglip_"
 _CLASSIFIER = ("head.", "head_dist.")
 
 
@@ -77,6 +79,7 @@ def load(name: str, weights: Path | None) -> Foreign:
         mean=tuple(about["mean"]),
         std=tuple(about["std"]),
         interpolation=interpolation_of(about["interpolation"], f"timm:{name}"),
+        resize="squash" if about["crop_mode"] == "squash" or _SQUASHED in name else "shortest",
     )
     return Foreign(tower, preprocess, {"name": name})
 

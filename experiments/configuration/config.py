@@ -15,6 +15,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 Algorithm = Literal["adamw", "muon"]
 SCRATCH = "scratch"
 TEXT_LM = "text_lm"
+LLM = "llm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class DataConfig:
     tokenizer: str | None = (
         None  # folder or local cache name of OPT's vocabulary; none: one BPE is trained for all runs
     )
+    llm: str | None = None  # folder, .gguf file or cached hub name; read by tasks whose language model is "llm"
     tokenizer_text: Literal["mmc4", "laion"] = "mmc4"  # whose text that BPE is trained on
     vocabulary: int  # its entries; not used with `tokenizer`
     max_broken: float = 0.5  # share of the wanted documents that may be unusable: a third of links are dead by now
@@ -179,7 +181,8 @@ class TextLmConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModels:
-    """What transfer tasks that read text start from: "scratch", "text_lm" (trained here, once a seed), or a name."""
+    """What transfer tasks that read text start from: "scratch", "text_lm" (trained here, once a seed), "llm" (the
+    pretrained model at data.llm), or the name of an OPT."""
 
     retrieve: str
     caption: str

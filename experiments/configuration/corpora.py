@@ -143,7 +143,7 @@ def own_sets(data: DataConfig) -> dict[str, str]:
 
 
 def digests(data: DataConfig) -> Mapping[str, str]:
-    """A fingerprint of every folder that is set, and of the tokenizer, by field of DataConfig.
+    """A fingerprint of every folder that is set, of the tokenizer and of the language model, by field of DataConfig.
 
     Corpora by names and sizes of their shards, downstream sets by their files and the number of images in each folder:
     reads no image and no shard. Raises data.errors.CorpusError for a folder that is no corpus, ConfigError where a
@@ -163,7 +163,24 @@ def digests(data: DataConfig) -> Mapping[str, str]:
     if data.tokenizer is not None:
         local = Path(data.tokenizer)
         found["tokenizer"] = _folder("tokenizer", local) if local.is_dir() else data.tokenizer
+    if data.llm is not None:
+        found["llm"] = _model(Path(data.llm))
     return found
+
+
+_READ = 2**20  # bytes at either end of a model's file: it may be larger than what is read in a minute
+
+
+def _model(source: Path) -> str:
+    """The name of a model and what its files are; of a cached one its name alone."""
+    if source.is_dir():
+        return f"{source.resolve().name} {_folder('llm', source)}"
+    if source.is_file():
+        with source.open("rb") as file:
+            start, size = file.read(_READ), source.stat().st_size
+            file.seek(max(0, size - _READ))
+            return f"{source.name} {hashlib.sha256(start + file.read() + str(size).encode()).hexdigest()[:16]}"
+    return str(source)
 
 
 def _corpus(folder: Path) -> str:

@@ -14,7 +14,7 @@ from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
 from data.toyworld.obelics import ensure_obelics
 from data.toyworld.write import ensure_toyworld
-from experiments.configuration.config import DataConfig, Precision, RunConfig
+from experiments.configuration.config import LLM, DataConfig, Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, Part, embedded_corpus, get_corpus, get_task
 from experiments.configuration.place import Place
 from experiments.launching.feature_budget import refuse_large
@@ -118,7 +118,8 @@ def _say_skipped(split: Split, field: str) -> None:
 
 
 def check(missing: Sequence[PlannedRun], place: Place) -> None:
-    """Write the embedded corpus if it is used, look at every corpus and every picture of a downstream set, find Java.
+    """Write the embedded corpus if it is used, look at every corpus and every picture of a downstream set, find the
+    language model and Java.
 
     Raises NotReady, CorpusError, ConfigError where cached features are over their budget, or OSError when the disk is
     too small.
@@ -140,6 +141,10 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
         _say_skipped(open_split(place, name, training), f"data.{name}")
     for name in sorted({test for s in transfers for test in get_task(s.task).tests}):
         refuse_unreadable(open_split(place, name, training=False), place.shared / "indexes")
+    if any(spec.language == LLM for spec in transfers) and place.data.llm is not None:
+        from backbones.llm import check_llm
+
+        check_llm(place.data.llm)
     if any(spec.task == "caption" for spec in transfers):
         from transfer.metrics.java import JavaError, run_java
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from data.toyworld.spec import is_embedded
 from experiments.configuration import overrides
-from experiments.configuration.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
+from experiments.configuration.config import LLM, SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
 from experiments.configuration.corpora import CORPORA, PretrainCorpus, get_corpus, get_task, own_sets
 from experiments.configuration.overrides import ConfigError
 from experiments.configuration.recipe import STATED, Scale, get_scale
@@ -256,6 +256,8 @@ class Resolver:
         wanted = {"train": data.train, **{name: name for name in data.tests}}
         if language == SCRATCH:  # any other language model comes with its tokenizer
             wanted["tokenizer"] = "tokenizer"
+        elif language == LLM:
+            wanted[LLM] = LLM
         spec = TransferSpec(
             protocol=facts.protocol,
             task=task,
@@ -267,7 +269,11 @@ class Resolver:
             inputs=inputs | self._inputs(wanted, config.data),
         )
         parents = (*([] if encoder is None else [encoder]), *extra.values())
-        needed = [data.train, *(_texts(config.data) if language == SCRATCH else ())]
+        needed = [
+            data.train,
+            *(_texts(config.data) if language == SCRATCH else ()),
+            *([LLM] if language == LLM else ()),
+        ]
         problem = next((run.problem for run in parents if run.problem), "") or self._problem(needed)
         if encoder is None and language == SCRATCH:
             problem = (

@@ -79,7 +79,7 @@ class EncoderSpec:
     protocol: int
     source: str  # library and architecture: "open_clip:ViT-B-32"; never a path
     architecture: Mapping[str, Any]  # what builds it without weights (backbones/foreign/source.py)
-    preprocess: Mapping[str, Any]  # size, mean, std, interpolation
+    preprocess: Mapping[str, Any]  # size, mean, std, interpolation, and resize where it squashes
     language: Mapping[str, Any]  # backbones.sizes.LanguageSize of tasks that read with a model from scratch
     inputs: Mapping[str, str]  # weights, by their content
     seed: int = 0  # nothing here is drawn

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.foreign import source
+from backbones.foreign.source import Preprocess
 from experiments.configuration.place import Place
 from experiments.planning.specs import EncoderSpec, PlannedRun, written
 from experiments.running.outcome import Outcome, Owned
@@ -27,7 +28,7 @@ def take_in(name: str, weights: Path | None, place: Place, language: Any) -> Pla
         protocol=PROTOCOL,
         source=f"{library}:{known}",
         architecture=plain(found.architecture),
-        preprocess=asdict(found.preprocess),
+        preprocess=_said(found.preprocess),
         language=plain(language),
         inputs={"weights": fingerprint(found.tower)[:16]},
     )
@@ -51,6 +52,14 @@ def taken_in(spec: EncoderSpec, place: Place, run: Owned) -> Outcome:
             "and evaluate again"
         )
     return Outcome(data_digest=held)
+
+
+def _said(preprocess: Preprocess) -> dict[str, Any]:
+    """Its values; how pictures become square only where they are squashed, as older runs are named without it."""
+    values = asdict(preprocess)
+    if preprocess.resize == Preprocess.resize:
+        del values["resize"]
+    return values
 
 
 def _kind(architecture: Any) -> str:

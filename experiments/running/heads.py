@@ -18,7 +18,7 @@ from results.canonical import spec_hash
 from results.record import write_atomic
 from transfer.base import TransferConfig
 
-TRAINING_INPUTS = ("encoder", "text_lm", "train", "tokenizer")
+TRAINING_INPUTS = ("encoder", "text_lm", "llm", "train", "tokenizer")
 
 
 class Heads:

@@ -1,6 +1,7 @@
 """Transfer: one task's head on an encoder, frozen or trained with it; trained once, scored on all of its test sets."""
 
 import logging
+import re
 import shutil
 
 import torch
@@ -8,11 +9,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from backbones.build import init_stream
+from backbones.llm import load_llm
 from backbones.lm import LanguageModel
 from backbones.pretrained import load_opt
 from backbones.sizes import LanguageSize
 from data.batch import Split
 from data.tokenizer import Tokenizer
+from experiments.configuration.config import LLM
 from experiments.configuration.corpora import get_task
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
@@ -166,4 +169,9 @@ def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:
         with init_stream(spec.seed, "transfer", spec.task, "language"):
             language = LanguageModel(size, tokenizer.special.vocab_size)
         return TextModel(tokenizer, language, pretrained=False)
+    if spec.language == LLM:
+        assert place.data.llm is not None  # without it nothing was planned
+        name = re.sub(r"[^A-Za-z0-9._]+", "-", spec.inputs[LLM])
+        tokenizer_, model = load_llm(place.data.llm, place.shared / "llm" / name)
+        return TextModel(tokenizer_, model, pretrained=True)
     return TextModel(Tokenizer.opt(spec.language), load_opt(spec.language), pretrained=True)

@@ -209,7 +209,8 @@ def load_encoder(place: Place, run_id: str) -> Encoder:
     if isinstance(spec, EncoderSpec):
         tower = rebuild(spec.source, spec.architecture)
         tower.load_state_dict(weights)
-        return Encoder(tower, ImageTransform(**vars(from_plain(Preprocess, spec.preprocess, "preprocess"))))
+        looks = {"resize": Preprocess.resize, **spec.preprocess}  # as take_in leaves it out
+        return Encoder(tower, ImageTransform(**vars(from_plain(Preprocess, looks, "preprocess"))))
     assert isinstance(spec, PretrainSpec)
     size: Size = from_plain(Size, spec.model, "model")
     size = replace(size, vision=replace(size.vision, drop_path=0.0))  # that of pre-training; full transfer has its own

@@ -1,5 +1,6 @@
 """Encoders from elsewhere give the tokens of their library, with weights from a file; what does not fit is named."""
 
+import json
 from pathlib import Path
 
 import open_clip
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
-from backbones.foreign.source import load, parse, rebuild
+from backbones.foreign import openclip
+from backbones.foreign.source import Preprocess, load, parse, rebuild
 from backbones.foreign.weights import read_weights
 from backbones.tower import Tower, add_drop_path, layer_scales
 
@@ -31,8 +33,6 @@ def shaken(module: nn.Module) -> nn.Module:
 @pytest.fixture
 def small_clip(tmp_path: Path) -> str:
     """An open_clip architecture of our own, as a user adds one."""
-    import json
-
     config = {
         "embed_dim": 48,
         "vision_cfg": {"image_size": 32, "layers": 3, "width": 64, "head_width": 32, "patch_size": 8},
@@ -109,6 +109,46 @@ def test_hugging_face_siglip(tmp_path: Path) -> None:
     expected = model(pixel_values=images()).last_hidden_state
     torch.testing.assert_close(found.tower.tokens(images()), expected, atol=1e-5, rtol=1e-5)
     assert found.tower.num_prefix_tokens == 0 and found.preprocess.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_siglip_is_prepared_alike_whatever_library_it_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 2, "patch_size": 8}
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **given: make(name, **{**given, **small}))
+    name = "vit_base_patch16_siglip_224"
+    torch.save(timm.create_model(name, num_classes=0).state_dict(), tmp_path / "timm.pth")
+    monkeypatch.setattr(openclip, "read_weights", lambda _: {})
+    monkeypatch.setattr(openclip, "fill", lambda *_: None)
+    monkeypatch.setattr(openclip, "rebuild", lambda _: rebuild("timm:", {"name": name}))
+    SiglipVisionModel(SiglipVisionConfig(**SMALL)).save_pretrained(tmp_path / "hf")
+    found = [
+        load(f"timm:{name}", tmp_path / "timm.pth").preprocess,
+        load("open_clip:ViT-B-16-SigLIP", tmp_path / "any").preprocess,  # a user's own weights
+        load("hf:", tmp_path / "hf").preprocess,
+    ]
+    said = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3, "size": {"height": 32, "width": 32}}
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(said))
+    found.append(load("hf:", tmp_path / "hf").preprocess)
+    half = (0.5, 0.5, 0.5)
+    assert found == [Preprocess(size=32, mean=half, std=half, interpolation="bicubic", resize="squash")] * 4
+
+
+@pytest.mark.parametrize(
+    "said, resize",
+    [
+        ({"size": {"shortest_edge": 32}, "do_center_crop": True}, "shortest"),
+        ({"size": 32}, "shortest"),
+        ({"size": {"height": 32, "width": 32}, "do_center_crop": True}, "shortest"),
+        ({"size": {"height": 32, "width": 32}, "do_center_crop": False}, "squash"),
+        ({}, "shortest"),
+    ],
+)
+def test_a_folder_says_how_pictures_become_square(said: dict[str, object], resize: str, tmp_path: Path) -> None:
+    CLIPVisionModel(CLIPVisionConfig(**SMALL)).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    assert load("hf:", tmp_path).preprocess.resize == resize
 
 
 def released(tmp_path: Path) -> tuple[VisionTransformer, Path]:
@@ -236,8 +276,6 @@ def test_what_is_not_there_is_named(source: str, message: str, tmp_path: Path) -
 
 
 def test_weights_that_were_never_fetched_are_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backbones.foreign import openclip
-
     monkeypatch.setattr(openclip, "try_to_load_from_cache", lambda repository, name: None)
     with pytest.raises(
         ValueError, match=r"not on this machine.*open_clip\.create_model\('ViT-B-32', pretrained='laion400m_e32'\)"

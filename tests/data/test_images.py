@@ -163,10 +163,13 @@ def test_lenient_loading_elsewhere_in_the_process_is_noticed(monkeypatch):
 
 @pytest.mark.parametrize(("width", "height"), [(32, 32), (97, 31), (40, 64), (333, 500), (224, 300), (10, 7)])
 @pytest.mark.parametrize("size", [32, 224])
-def test_eval_transform_equals_open_clip(width, height, size):
+@pytest.mark.parametrize("resize", ["shortest", "squash"])
+def test_eval_transform_equals_open_clip(width, height, size, resize):
     image = picture(width, height)
-    reference = open_clip.image_transform(size, is_train=False, mean=CLIP_MEAN, std=CLIP_STD)(image)
-    transform = ImageTransform(size=size)
+    reference = open_clip.image_transform(
+        size, is_train=False, mean=CLIP_MEAN, std=CLIP_STD, resize_mode=resize, interpolation="bicubic"
+    )(image)
+    transform = ImageTransform(size=size, resize=resize)
     ours = transform.normalise(torch.from_numpy(transform.eval(image).copy())[None])[0]
     assert ours.shape == (3, size, size)
     torch.testing.assert_close(ours, reference, atol=1e-6, rtol=0)

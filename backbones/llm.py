@@ -1,0 +1,184 @@
+"""A pretrained causal language model of transformers as a Decoder, with its tokenizer; never downloaded.
+
+Source: huggingface/transformers `AutoModelForCausalLM`; a folder, a cached hub name, or a GGUF file, which is
+de-quantised to be trained (transformers with the packages gguf and accelerate). Code that comes with a model is not
+run, and of pickled weights only tensors are read.
+
+Shape letters: b rows, t tokens, d width, n selected positions, v vocabulary.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, OPTConfig
+
+from backbones import masks
+from backbones.lm import Decoder
+from backbones.pretrained import load_opt
+
+GGUF = ".gguf"
+_CHECKED = 6  # tokens on which the wrapped model is compared with the library's own
+_CLOSE = 1e-3  # logits, in fp32
+
+
+@dataclass(frozen=True)
+class LlmSpecial:
+    """Special ids of a model that knows no images: what it has none for has the id of EOS, and is told by its type."""
+
+    pad: int
+    bos: int
+    eos: int
+    boi: int
+    eoi: int
+    img: int
+    mask: int
+
+
+class LlmTokenizer:
+    """A fast tokenizer of transformers: text to ordinary ids, "<|im_end|>" in a text being text."""
+
+    def __init__(self, found: Any) -> None:
+        """Raises ValueError for a tokenizer without an end, or one that is not fast."""
+        if found.eos_token_id is None or not getattr(found, "is_fast", False):
+            raise ValueError(f"a {type(found).__name__} that is not fast, or has no end-of-text token, cannot be used")
+        eos, bos = int(found.eos_token_id), found.bos_token_id
+        self.special = LlmSpecial(eos, eos if bos is None else int(bos), eos, eos, eos, eos, eos)
+        self._core = found.backend_tokenizer
+        self._core.encode_special_tokens = True
+
+    def encode(self, text: str) -> list[int]:
+        """Ordinary ids, without BOS or EOS."""
+        ids: list[int] = self._core.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; special ones are left out."""
+        text: str = self._core.decode(list(ids), skip_special_tokens=True)
+        return text
+
+
+class CausalLM(Decoder):
+    """Any causal language model whose logits are a linear map of its last states, tied to its embedding or not."""
+
+    def __init__(self, model: Any) -> None:
+        """Raises ValueError where logits or positions are computed in another way, as far as a short text shows."""
+        super().__init__()
+        whole = model.eval()
+        embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
+        self.decoder: Any = whole.base_model
+        self.head = None if head.weight is embedding.weight else head
+        self.width: int = embedding.weight.shape[1]
+        ids = torch.arange(_CHECKED)[None] % embedding.num_embeddings
+        with torch.no_grad():
+            states = self(self.embed(ids), masks.causal(torch.ones_like(ids, dtype=torch.bool)), ids)
+            off = float((self.logits(states[0]) - whole(input_ids=ids).logits[0]).abs().max())
+        if not off < _CLOSE:
+            raise ValueError(
+                f"a {type(whole).__name__} gives other logits when its last states are read directly (off by "
+                f"{off:.3g}): it scales or masks in a way of its own; choose another model, such as a Llama"
+            )
+
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Token embeddings."""
+        found: Tensor = self.decoder.get_input_embeddings()(ids)
+        return found
+
+    def forward(
+        self, x: Float[Tensor, "b t d"], allowed: Bool[Tensor, "b t t"], position_ids: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b t d"]:
+        """States after the final norm."""
+        # As in lm.py: on CPU written-out attention.
+        self.decoder.config._attn_implementation = "eager" if x.device.type == "cpu" else "sdpa"
+        out = self.decoder(
+            inputs_embeds=x,
+            attention_mask=masks.additive(allowed, x.dtype),
+            position_ids=position_ids,
+            use_cache=False,
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """Next-token logits. Give it target positions only."""
+        if self.head is None:
+            return F.linear(y, self.decoder.get_input_embeddings().weight)
+        found: Tensor = self.head(y)
+        return found
+
+
+class Llm(NamedTuple):
+    """A language model and the tokenizer it was trained with."""
+
+    tokenizer: LlmTokenizer
+    language: Decoder
+
+
+def check_llm(source: str) -> None:
+    """Raises ValueError where there is no causal language model at that place; reads no weights."""
+    path = Path(source)
+    if path.suffix == GGUF:
+        if not path.is_file():
+            raise ValueError(f"data.llm: there is no file {source}; give a .gguf, a folder, or a cached hub name")
+        return
+    config = _config(source)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"data.llm: {source!r} is a {config.model_type}, which writes no text; name a causal model")
+
+
+def load_llm(source: str, kept: Path) -> Llm:
+    """The model in fp32 on CPU, with its tokenizer.
+
+    kept: folder where a GGUF file is kept de-quantised, as unpacking takes minutes. Raises ValueError as `check_llm`
+    does, and for a model that cannot be read by embeddings.
+    """
+    check_llm(source)
+    where = str(_unpacked(Path(source), kept)) if Path(source).suffix == GGUF else source
+    tokenizer = LlmTokenizer(AutoTokenizer.from_pretrained(where, local_files_only=True))
+    if isinstance(_config(where), OPTConfig):  # takes its positions from a padding mask, which ours does not
+        return Llm(tokenizer, load_opt(where))
+    model = AutoModelForCausalLM.from_pretrained(where, local_files_only=True, dtype=torch.float32)
+    return Llm(tokenizer, CausalLM(model))
+
+
+def _config(source: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"data.llm: no language model {source!r} here; give the folder that holds its config.json and weights, "
+            "a .gguf file, or fetch it into the Hugging Face cache first (runs never download)"
+        ) from error
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    """The folder with what a GGUF file holds, de-quantised, as transformers saves it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not folder.is_dir():
+            given: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+            partial = folder.with_name(f".{folder.name}.partial")
+            AutoTokenizer.from_pretrained(path.parent, **given).save_pretrained(partial)
+            found = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **given)
+            _plain(found).save_pretrained(partial)
+            partial.rename(folder)
+    return folder
+
+
+def _plain(model: Any) -> Any:
+    """The same tensors in a model that does not count as quantised, which transformers would not save."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(config)
+    made.load_state_dict(model.state_dict(), assign=True)
+    made.tie_weights()
+    return made

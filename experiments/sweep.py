@@ -27,7 +27,7 @@ from experiments.planning.plan import Plan, build_plan, listing
 from experiments.planning.price import committed, price
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
-from results import curves, items, publish
+from results import curves, items, publish, samples
 from results.record import load_all
 from results.schema import Kind, Publication, RunRecord, Status, Table, published_name
 
@@ -153,7 +153,7 @@ def sweep(options: argparse.Namespace) -> int:
         moved = rename_folders(runs, older)
         names = {old: record.run_id for old, record in older.items()}
         for name in published:
-            for kept in (items, curves):
+            for kept in (items, curves, samples):
                 kept.rename(_out(options) / "records" / f"{name}{kept.SUFFIX}", names)
         published = {name: _with_names(held, older) for name, held in published.items()}
         print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
@@ -345,6 +345,7 @@ def _collate(
             said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
             print(f"{said}; their records stay", file=sys.stderr)
         curves.export(publication, options.runs, out / "records")
+        samples.export(publication, options.runs, out / "records")
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

@@ -204,4 +204,4 @@ def _write(
         reason=reason,
         fitted_by=outcome.fitted_by,
     )
-    record.write(done, folder, outcome.scores)
+    record.write(done, folder, outcome.scores, outcome.samples)

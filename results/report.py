@@ -16,6 +16,7 @@ from results import claims, curves, items, publish, samples, scorecard
 from results.declared import table_of
 from results.frame import Filled
 from results.html import charts, figures, sections
+from results.page import transfers
 from results.record import RecordError, write_atomic
 from results.schema import EMBEDDED, Publication
 
@@ -47,6 +48,7 @@ def render(folder: Path, scale: str, others: Sequence[Path] = ()) -> str:
         compared=_compared([filled for filled, _ in tables]),
         sections=sections.each_run_once(shown),
         environment=sections.environments(records),
+        about_protocols=transfers.ABOUT.replace("`", ""),
         style=_own("style.css"),
         script=_own("sort.js"),
         width=charts.WIDTH,

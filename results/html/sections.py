@@ -19,7 +19,7 @@ from results.items import Scores
 from results.markdown import DASH
 from results.page.measured import leads
 from results.page.pretraining import DIAGNOSTICS, alarms, encoders
-from results.page.transfers import TITLES, by_mode
+from results.page.transfers import TITLES, by_mode, protocols
 from results.samples import Samples
 from results.schema import Column, Row, RunRecord
 from results.scorecard import DECISIVE, interval, next_step, p_value
@@ -53,6 +53,7 @@ class Section:
     title: str
     warning: str
     caption: str
+    protocols: tuple[str, ...]  # how encoders were transferred
     grids: tuple[Grid, ...]
     figures: tuple[Figure, ...]
     charts: tuple[Chart, ...]
@@ -121,6 +122,7 @@ def section(filled: Filled, curves: Curves, scores: Mapping[str, Scores], sample
         title=f"{filled.table.title} ({given})" if given else filled.table.title,
         warning=publication.warning,
         caption=filled.table.caption,
+        protocols=tuple(f"{task}: {said}" for task, said in protocols(filled)),
         grids=tuple(grids),
         figures=() if (budget := budget_figure(filled)) is None else (budget,),
         charts=tuple(charts),

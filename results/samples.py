@@ -60,8 +60,14 @@ def export(publication: Publication, runs: Path, folder: Path) -> None:
             filled.add((slot.row, slot.stage))
             kept.said[slot.run_id] = source.said[slot.run_id]
             kept.pictures.update({image: source.pictures[image] for image in source.said[slot.run_id]})
-    text = _text(kept)
-    if (text or path.exists()) and not (path.exists() and unpacked(path) == text):
+    if kept.said or path.exists():
+        save(path, kept)
+
+
+def save(path: Path, samples: Samples) -> None:
+    """Write samples, unless the file says the same already: compressed bytes differ between versions of zlib."""
+    text = _text(samples)
+    if not path.exists() or unpacked(path) != text:
         write_atomic(path, packed(text))
 
 
@@ -82,7 +88,7 @@ def rename(path: Path, names: Mapping[str, str]) -> None:
     if path.exists():
         held = load(path)
         said = {names.get(run_id, run_id): each for run_id, each in held.said.items()}
-        write_atomic(path, packed(_text(Samples(held.pictures, said))))
+        save(path, Samples(held.pictures, said))
 
 
 def _collect(path: Path, run_id: str) -> Samples:

@@ -67,7 +67,7 @@ def test_alarms_fire_retrieval_is_at_chance_and_captions_are_those_of_the_blind(
     )
     assert pretrained.metrics["probe_feature_std_ratio"] < alarms.LEAST_STD_RATIO
     assert any(said.startswith("collapsed (") for said in alarms.of_record(pretrained))
-    for metric in ("coco/tr1", "coco/ir1", "coco/tr5", "flickr30k/tr1", "flickr30k/ir1"):
+    for metric in ("coco/tr1", "coco/ir1", "flickr30k/tr1", "flickr30k/ir1"):
         assert retrieved.metrics[metric] == pytest.approx(retrieved.chance[metric]), metric
     for said in (captioned, blind):
         assert said.metrics["coco/different"] == said.metrics["nocaps/different"] == 1, "the same about every image"

@@ -73,7 +73,7 @@ class RunRecord:
     dirty: bool
     env: Mapping[str, str]
     data_digest: str
-    coverage: Mapping[str, int]  # COVERAGE_COUNTS and one key for each cause met
+    coverage: Mapping[str, int]  # COVERAGE_COUNTS and one key for each cause met; of a mixture also "part:key" of each
     seconds: float
     finished_at: str  # ISO 8601, UTC
     reason: str = ""  # why, when status is not DONE

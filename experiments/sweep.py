@@ -24,10 +24,10 @@ from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan, listing
-from experiments.planning.price import committed, price
+from experiments.planning.price import finished, price
 from experiments.running.stopping import Stopped, stoppable
 from experiments.tables import TABLES, get_table
-from results import curves, items, publish
+from results import curves, items, publish, samples
 from results.record import load_all
 from results.schema import Kind, Publication, RunRecord, Status, Table, published_name
 
@@ -145,7 +145,8 @@ def sweep(options: argparse.Namespace) -> int:
         )
     if options.dry_run:
         print(listing(plan, records))
-        print(price(plan, [*records, *_records(published)], committed(scale.name)))
+        held = [*records, *_records(published)]
+        print(price(plan, held, finished(scale.name, held)))
         return EXIT_DONE
     place = Place(runs=runs, data=config.data)
     began = time.monotonic()
@@ -153,7 +154,7 @@ def sweep(options: argparse.Namespace) -> int:
         moved = rename_folders(runs, older)
         names = {old: record.run_id for old, record in older.items()}
         for name in published:
-            for kept in (items, curves):
+            for kept in (items, curves, samples):
                 kept.rename(_out(options) / "records" / f"{name}{kept.SUFFIX}", names)
         published = {name: _with_names(held, older) for name, held in published.items()}
         print(f"{len(older)} finished runs have new names, {moved} of them in {runs}")
@@ -254,7 +255,7 @@ def _run(
         return "over"
     from experiments.launching import preflight
     from experiments.launching.forecast import forecast
-    from experiments.running.hardware import multiplies_in
+    from experiments.running.hardware import environment
 
     preflight.check(missing, place)
     for run in missing:
@@ -277,7 +278,8 @@ def _run(
     reused = f", {len(plan.runs) - len(missing)} reused" if len(missing) < len(plan.runs) else ""
     print(f"{len(missing)} runs{reused}; logs and records in {place.runs}", file=sys.stderr)
     if options.launcher != "slurm":  # this machine says nothing about the nodes
-        print(f"{workers} at a time; {forecast(plan, missing, workers, multiplies_in())}", file=sys.stderr)
+        timing = finished(plan.scale.name, records).timing
+        print(f"{workers} at a time; {forecast(missing, workers, environment(), timing)}", file=sys.stderr)
     return get_launcher(options.launcher)(ordered(missing), machine)
 
 
@@ -345,6 +347,7 @@ def _collate(
             said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
             print(f"{said}; their records stay", file=sys.stderr)
         curves.export(publication, options.runs, out / "records")
+        samples.export(publication, options.runs, out / "records")
         paths = publish.collate(table, publication, out / "tables")
         finished = {r.run_id for r in publication.records.values() if r.status is Status.DONE}
         missing = [slot for slot in publication.slots if slot.run_id not in finished]

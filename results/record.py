@@ -1,8 +1,8 @@
 """Run records on disk: written once and whole, read strictly.
 
 runs/<run_id>/record.json is the mark that a run is finished; items.jsonl beside it holds the scores of single test
-items. Every file appears under its name only when complete (temporary file in the same folder, fsync, rename, fsync of
-the folder), so that no reader ever takes half a file for a whole one.
+items, samples.jsonl what was said of a few of them. Every file appears under its name only when complete (temporary
+file in the same folder, fsync, rename, fsync of the folder), so that no reader ever takes half a file for a whole one.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from results.schema import SCHEMA_VERSION, Kind, RunRecord, Status
 
 RECORD_FILE = "record.json"
 ITEMS_FILE = "items.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 
 
 class RecordError(ValueError):
@@ -59,8 +60,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.close(folder)
 
 
-def write(record: RunRecord, folder: Path, items: Iterable[Mapping[str, Any]] = ()) -> Path:
-    """Write a run's per-item scores and then its record into `folder`; the path of the record.
+def write(
+    record: RunRecord, folder: Path, items: Iterable[Mapping[str, Any]] = (), samples: Iterable[Mapping[str, Any]] = ()
+) -> Path:
+    """Write a run's per-item scores, its samples and then its record into `folder`; the path of the record.
 
     Raises RecordError when the record contradicts itself or holds a number that is not finite, OSError when the disk
     refuses.
@@ -68,12 +71,16 @@ def write(record: RunRecord, folder: Path, items: Iterable[Mapping[str, Any]] = 
     path = folder / RECORD_FILE
     try:
         text = json.dumps(as_json(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        lines = "".join(f"{canonical_json(item)}\n" for item in items)
+        beside = {
+            name: "".join(f"{canonical_json(line)}\n" for line in lines)
+            for name, lines in ((ITEMS_FILE, items), (SAMPLES_FILE, samples))
+        }
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from None
     parse(json.loads(text), str(path))
-    if lines:
-        write_atomic(folder / ITEMS_FILE, lines)
+    for name, lines in beside.items():
+        if lines:
+            write_atomic(folder / name, lines)
     write_atomic(path, text)
     return path
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from results import claims, curves, items, publish, scorecard
+from results import claims, curves, items, publish, samples, scorecard
 from results.declared import table_of
 from results.frame import Filled
 from results.html import charts, figures, sections
+from results.page import transfers
 from results.record import RecordError, write_atomic
 from results.schema import EMBEDDED, Publication
 
@@ -35,10 +36,7 @@ def render(folder: Path, scale: str, others: Sequence[Path] = ()) -> str:
         )
     tables = [(Filled(table_of(each), each), held) for held, each in loaded]
     judged = claims.judged(folder, scale)
-    shown = [
-        sections.section(filled, _curves(held, filled.publication), _scores(held, filled.publication))
-        for filled, held in tables
-    ]
+    shown = [_section(filled, held) for filled, held in tables]
     records = [record for filled, _ in tables for record in filled.publication.records.values()]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
@@ -50,6 +48,7 @@ def render(folder: Path, scale: str, others: Sequence[Path] = ()) -> str:
         compared=_compared([filled for filled, _ in tables]),
         sections=sections.each_run_once(shown),
         environment=sections.environments(records),
+        about_protocols=transfers.ABOUT.replace("`", ""),
         style=_own("style.css"),
         script=_own("sort.js"),
         width=charts.WIDTH,
@@ -79,14 +78,15 @@ def _publications(folder: Path, scale: str) -> list[Publication]:
     return [each for each in found if each.scale == scale]
 
 
-def _curves(folder: Path, publication: Publication) -> curves.Curves:
-    path = folder / f"{publication.name}{curves.SUFFIX}"
-    return curves.load(path) if path.exists() else {}
-
-
-def _scores(folder: Path, publication: Publication) -> dict[str, items.Scores]:
-    path = folder / f"{publication.name}{items.SUFFIX}"
-    return items.load(path) if path.exists() else {}
+def _section(filled: Filled, folder: Path) -> sections.Section:
+    """A table with what lies beside its records; what does not lie there is left out."""
+    path = {kind: folder / f"{filled.publication.name}{kind.SUFFIX}" for kind in (curves, items, samples)}
+    return sections.section(
+        filled,
+        curves.load(path[curves]) if path[curves].exists() else {},
+        items.load(path[items]) if path[items].exists() else {},
+        samples.load(path[samples]) if path[samples].exists() else samples.Samples(),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from backbones.special import Special
 from data.batch import Split
 from objectives.functional import Losses
 from transfer.features import FeatureSplit, Tokens
+from transfer.samples import Sample
 
 
 @runtime_checkable
@@ -183,6 +184,7 @@ class Evaluation:
     items: Sequence[Mapping[str, Any]]  # item_id, group_id (the image), per-item scores or sufficient statistics
     extras: Mapping[str, float] = field(default_factory=dict)  # counts, diagnostics, and `chance_<metric>`
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()  # of `transfer.samples.sampled` images, from tasks that read text
 
 
 class TransferTask(ABC):

@@ -9,6 +9,7 @@ Shape letters: b images, p patches, v vision width, d language width, s tokens o
 
 import copy
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,6 +39,7 @@ from transfer.metrics.captions import clean, score
 from transfer.metrics.java import JavaError
 from transfer.metrics.shuffled import another
 from transfer.registry import register
+from transfer.samples import Sample, sampled
 from transfer.stream import captions_of
 
 logger = logging.getLogger(__name__)
@@ -159,7 +161,8 @@ class Caption(TransferTask):
             scores, *shuffled = score(references, predictions, *others)
         except JavaError as error:
             logger.warning("captions of %s are not scored: %s", test.split.name, error)
-            return Evaluation({}, list(base.values()), extras, dict.fromkeys(self.metrics, str(error)))
+            missing = dict.fromkeys(self.metrics, str(error))
+            return Evaluation({}, list(base.values()), extras, missing, _samples(references, base))
         for item, record in base.items():
             counts = scores.bleu_of[item]
             record |= {"cider": 100 * scores.cider_of[item], **{f"bleu_{k}": v for k, v in asdict(counts).items()}}
@@ -168,7 +171,8 @@ class Caption(TransferTask):
             for item, record in base.items():
                 record["shuffled_cider"] = 100 * found.cider_of[item]
         extras |= {f"b{n}": 100 * value for n, value in enumerate(scores.bleu[:3], start=1)}
-        return Evaluation({"b4": 100 * scores.bleu[3], "cider": 100 * scores.cider}, list(base.values()), extras)
+        metrics = {"b4": 100 * scores.bleu[3], "cider": 100 * scores.cider}
+        return Evaluation(metrics, list(base.values()), extras, samples=_samples(references, base))
 
     @torch.no_grad()
     def predict(self, head: CaptionHead, test: FeatureSplit) -> list[str]:
@@ -186,3 +190,19 @@ class Caption(TransferTask):
             result += [clean(tokenizer.decode(ids)) for ids in generated]
         head.train(training)
         return result
+
+
+def _samples(references: Mapping[str, Sequence[str]], items: Mapping[str, Mapping[str, Any]]) -> list[Sample]:
+    """What was written about the sampled images, with CIDEr x100 where it was scored."""
+    ids = list(references)
+    return [
+        Sample(
+            item_id=item,
+            meant=references[item][0],
+            said=(items[item]["prediction"],),
+            right=(),
+            score=items[item].get("cider"),
+            metric="cider",
+        )
+        for item in (ids[place] for place in sampled(ids))
+    ]

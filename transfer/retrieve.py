@@ -30,10 +30,11 @@ from transfer.base import (
     VisionTuning,
 )
 from transfer.features import FeatureSplit, Tokens
-from transfer.metrics.retrieval import chance, recall_at_k
+from transfer.metrics.retrieval import chance, nearest, recall_at_k
 from transfer.pooling import AttentionPool
 from transfer.registry import register
-from transfer.stream import encode_captions, pad
+from transfer.samples import NEAREST, Sample, sampled
+from transfer.stream import captions_of, encode_captions, pad
 
 CUTOFFS = (1, 5, 10)
 CAPTIONS_AT_ONCE = 256
@@ -134,6 +135,23 @@ class Retrieve(TransferTask):
             metrics={name: float(score.mean()) for name, score in columns.items()},
             items=list(_items(test.split.item_ids, owner, columns)),
             extras=extras,
+            samples=list(_samples(test, images, texts, owner, columns["tr1"])),
+        )
+
+
+def _samples(test: FeatureSplit, images: Tensor, texts: Tensor, owner: Tensor, found: Tensor) -> Iterator[Sample]:
+    """The captions nearest to each sampled image. found: TR@1 of every image, in %."""
+    captions = captions_of(test.split)
+    flat = [caption for several in captions for caption in several]
+    places = sampled(test.split.item_ids)
+    for place, near in zip(places, nearest(images[places], texts, NEAREST).tolist(), strict=True):
+        yield Sample(
+            item_id=test.split.item_ids[place],
+            meant=captions[place][0],
+            said=tuple(flat[n] for n in near),
+            right=tuple(int(owner[n]) == place for n in near),
+            score=float(found[place]),
+            metric="tr1",
         )
 
 

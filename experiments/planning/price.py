@@ -1,21 +1,20 @@
 """What a plan costs before anything runs: images, tokens, floating-point operations, hours of a named device, disk.
 
-A run costs what its counterparts cost: finished runs in committed records, of the same scale, objective and kind of
-corpus (or transfer task), whatever their seed. They are the benchmark, and the device they ran on is named. Where there
-is none, operations come from the closed form of experiments/planning/flops.py with rows as long as they may be, and
-hours from the operations at the rate of the counterparts of other runs.
+A run costs what its counterparts cost: finished runs in committed records and in the runs folder, of the same scale,
+objective and kind of corpus (or transfer task), whatever their seed. They are the benchmark, and hours are given for
+each device they ran on (experiments/planning/timing.py). Where there is none, operations come from the closed form of
+experiments/planning/flops.py with rows as long as they may be, and hours from these at the rate of other runs.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from experiments.configuration.corpora import get_corpus
 from experiments.planning.flops import Sizes, Work, step_flops
 from experiments.planning.plan import Plan
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec
+from experiments.planning.timing import Likeness, Timing, likeness
 from results import publish
 from results.schema import Kind, RunRecord, Status
 
@@ -24,34 +23,29 @@ PAPERS_BILL = "the paper's own bill: 512 A800 for 5 days, 61,440 GPU hours, for 
 IMAGES_OF_A_DOCUMENT = 3  # for the closed form only; MMC4 leaves the number open
 BYTES = 4  # of a parameter in a checkpoint
 
-Likeness = tuple[object, ...]
-
 
 class Known:
-    """Finished runs of committed records, found by what decides a run's cost."""
+    """Finished runs, found by what decides a run's cost."""
 
     def __init__(self, records: Iterable[RunRecord], scale: str) -> None:
+        done = {each.run_id: each for each in records if each.status is Status.DONE and each.scale == scale}
         self._held: dict[Likeness, list[RunRecord]] = {}
-        for record in records:
-            if record.status is Status.DONE and record.scale == scale:
-                self._held.setdefault(likeness(record.resolved), []).append(record)
+        for record in done.values():
+            self._held.setdefault(likeness(record.resolved), []).append(record)
+        self.timing = Timing(done.values())
 
     def of(self, run: PlannedRun) -> list[RunRecord]:
         """Counterparts of a run; empty where there is none."""
         return self._held.get(likeness(run.plain), [])
 
 
-def committed(scale: str, folder: Path = publish.ROOT / "records") -> Known:
-    """What all committed tables hold at a scale. Raises RecordError for a file that cannot be read."""
+def finished(scale: str, records: Iterable[RunRecord], folder: Path = publish.ROOT / "records") -> Known:
+    """What all committed tables and these records hold at a scale.
+
+    Raises RecordError for a file that cannot be read.
+    """
     publications = [publish.load(path) for path in sorted(folder.glob("*.jsonl"))]
-    return Known((record for held in publications for record in held.records.values()), scale)
-
-
-def likeness(spec: dict[str, Any]) -> Likeness:
-    """What a run's cost for each image depends on, as far as a spec says it."""
-    objective, data = spec.get("objective"), spec.get("data")
-    pairs = get_corpus(data["name"]).pairs if data else None
-    return (spec["kind"], objective and objective["name"], pairs, spec.get("task"), spec.get("mode"))
+    return Known([*(each for held in publications for each in held.records.values()), *records], scale)
 
 
 @dataclass(frozen=True)
@@ -61,20 +55,14 @@ class Cost:
     images: int
     tokens: float | None
     flops: float | None
-    seconds: float | None
-    devices: tuple[str, ...]
 
 
 def price(plan: Plan, done: Iterable[RunRecord], known: Known) -> str:
     """The bill of the runs that are not done, in a few lines."""
-    finished = {record.run_id for record in done if record.status is Status.DONE}
-    missing = [run for run in plan.runs if run.run_id not in finished]
+    over = {record.run_id for record in done if record.status is Status.DONE}
+    missing = [run for run in plan.runs if run.run_id not in over]
     costs = [_cost(run, known) for run in missing]
-    rate = _rate(costs)
-    costs = [_timed(cost, rate) for cost in costs]
     trained = [(run, cost) for run, cost in zip(missing, costs, strict=True) if cost.images]
-    devices = sorted({device for cost in costs for device in cost.devices})
-    timed = [cost.seconds for cost in costs if cost.seconds is not None]
     lines = [
         f"price of {len(missing)} runs, {len(plan.runs) - len(missing)} reused: "
         f"{sum(cost.images for cost in costs):,} images of pre-training"
@@ -82,51 +70,44 @@ def price(plan: Plan, done: Iterable[RunRecord], known: Known) -> str:
     tokens = [cost.tokens for _, cost in trained]
     lines.append(f"- tokens through the language model: {_sum(tokens, trained)}")
     lines.append(f"- training FLOPs: {_sum([cost.flops for _, cost in trained], trained)}")
-    if timed:
-        some = "" if len(timed) == len(costs) else f" for {len(timed)} of {len(costs)} runs; the rest is not known"
-        lines.append(f"- {sum(timed) / 3600:,.2f} process hours on {', '.join(devices)} (committed records){some}")
-    else:
-        lines.append("- process hours: not known, as no committed record is of this scale")
+    hours = [_hours(missing, costs, known.timing, device) for device in known.timing.devices]
+    lines += [each for each in hours if each] or ["- process hours: not known, as no finished run is of this scale"]
     lines.append(f"- disk: {_disk(missing)}")
     lines.append(f"- {PAPERS_BILL}")
     return "\n".join(lines)
 
 
 def _cost(run: PlannedRun, known: Known) -> Cost:
-    found = known.of(run)
-    devices = tuple(sorted({device(record) for record in found}))
     if not isinstance(run.spec, PretrainSpec) or not run.spec.images:
-        return Cost(0, 0.0, 0.0, fmean(each.seconds for each in found) if found else None, devices)
-    images = run.spec.images
+        return Cost(0, 0.0, 0.0)
+    images, found = run.spec.images, known.of(run)
     if not found:
-        return Cost(images, None, _closed_form(run.spec), None, ())
+        return Cost(images, None, _closed_form(run.spec))
     tokens = [each.lm_tokens / each.images_seen for each in found if each.lm_tokens is not None]
     return Cost(
         images,
         images * fmean(tokens) if tokens else None,
         images * fmean(each.train_flops / each.images_seen for each in found),
-        images * fmean(each.seconds / each.images_seen for each in found),
-        devices,
     )
 
 
-def device(record: RunRecord) -> str:
-    """What a run ran on, in words: the accelerator, or the processor and what it multiplies in."""
-    env = record.env
-    name = env.get("cpu", "an unknown processor") if env.get("device", "cpu") == "cpu" else env["device"]
-    return f"{name}, {env['multiplies_in']}" if "multiplies_in" in env else name
-
-
-def _rate(costs: Sequence[Cost]) -> float | None:
-    """FLOP/s of pre-training over all runs with a counterpart."""
-    both = [(cost.flops, cost.seconds) for cost in costs if cost.images and cost.flops and cost.seconds]
-    return sum(flops for flops, _ in both) / sum(seconds for _, seconds in both) if both else None
-
-
-def _timed(cost: Cost, rate: float | None) -> Cost:
-    if cost.seconds is None and cost.flops and rate:
-        return Cost(cost.images, cost.tokens, cost.flops, cost.flops / rate, cost.devices)
-    return cost
+def _hours(missing: Sequence[PlannedRun], costs: Sequence[Cost], timing: Timing, device: str) -> str:
+    """The line of one device, "" where it has no time for any run."""
+    expected = [timing.expected(run, device) for run in missing]
+    both = [(c.flops, e.seconds) for c, e in zip(costs, expected, strict=True) if c.images and c.flops and e]
+    seconds_per_flop = sum(seconds for _, seconds in both) / sum(flops for flops, _ in both) if both else None
+    timed = []
+    for cost, each in zip(costs, expected, strict=True):
+        if each is not None:
+            timed.append(each.seconds)
+        elif cost.flops and seconds_per_flop is not None:
+            timed.append(cost.flops * seconds_per_flop)
+    if missing and not timed:
+        return ""
+    some = "" if len(timed) == len(missing) else f" for {len(timed)} of {len(missing)} runs; the rest is not known"
+    others = sorted({each.measured_on for each in expected if each is not None} - {device})
+    how = "finished runs" + "".join(f", in part of {each} × {timing.ratio(device, each):.2f}" for each in others)
+    return f"- {sum(timed) / 3600:,.2f} process hours on {device} ({how}){some}"
 
 
 def _sum(values: Sequence[float | None], trained: Sequence[tuple[PlannedRun, Cost]]) -> str:

@@ -3,9 +3,12 @@
 A run that is continued, or repeated, must decide alike.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from experiments.running.fit import Precision
+from results import provenance
 
 FP32_OVER_BF16 = 2.0  # seconds of a tiny step in fp32 over bf16 on one core, measured 1.9 to 2.2 with AVX512-BF16
 
@@ -23,3 +26,9 @@ def multiplies_in() -> str:
 def best_precision() -> Precision:
     """bf16 where the hardware multiplies in it, else fp32: emulated bf16 is slower than either."""
     return "bf16" if multiplies_in().startswith("bf16") else "fp32"
+
+
+def environment() -> Mapping[str, str]:
+    """What a run of this process may depend on besides its code, as its record has it."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return provenance.environment(name, torch.get_num_threads()) | {"multiplies_in": multiplies_in()}

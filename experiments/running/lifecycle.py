@@ -15,14 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.configuration.place import Place
 from experiments.planning.specs import Spec, TransferSpec, Written, load_spec
 from experiments.running import attempts, checkpoint, source
 from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
 from experiments.running.foreign import taken_in
-from experiments.running.hardware import multiplies_in
+from experiments.running.hardware import environment
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.pretrain import pretrain
 from experiments.running.progress import Progress
@@ -177,7 +175,6 @@ def _write(
     code, parts = _code(), Written.load(folder)
     finite = {key: value for key, value in outcome.metrics.items() if math.isfinite(value)}
     not_finite = {key: f"it is {value}" for key, value in outcome.metrics.items() if key not in finite}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     done = RunRecord(
         run_id=run_id,
         kind=spec.kind,
@@ -197,7 +194,7 @@ def _write(
         train_flops=outcome.train_flops,
         commit=code.commit,
         dirty=code.dirty,
-        env=provenance.environment(device, torch.get_num_threads()) | {"multiplies_in": multiplies_in()},
+        env=environment(),
         data_digest=outcome.data_digest,
         coverage=outcome.coverage,
         seconds=round(seconds, 1),
@@ -205,4 +202,4 @@ def _write(
         reason=reason,
         fitted_by=outcome.fitted_by,
     )
-    record.write(done, folder, outcome.scores)
+    record.write(done, folder, outcome.scores, outcome.samples)

@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from dataclasses import asdict
 
 import torch
 from safetensors.torch import load_file
@@ -34,6 +35,7 @@ from transfer.encoder import Encoder
 from transfer.features import FeatureSplit, extract, no_tokens
 from transfer.freeze import ParameterGroup, freeze, frozen_transfer, full_transfer, unchanged
 from transfer.pictures import BehindFrozen, PictureSplit, PictureStream, Tuned
+from transfer.samples import data_uri
 from transfer.stream import FeatureStream
 
 logger = logging.getLogger(__name__)
@@ -109,7 +111,8 @@ class Transfer:
     def score(self, head: TransferHead, name: str, outcome: Outcome) -> None:
         """Scores on one test set, into the outcome."""
         self.run.progress.write(note=f"scoring {name}")
-        test = self.features(open_split(self.place, name, training=False))
+        split = open_split(self.place, name, training=False)
+        test = self.features(split)
         with torch.autocast(device(), torch.bfloat16, enabled=self.precision == "bf16"):
             found = self.task.evaluate(head, test)
         outcome.items[name] = len(test)
@@ -119,6 +122,10 @@ class Transfer:
             kept = outcome.chance if key.startswith("chance_") else outcome.metrics
             kept[metric_key(name, key.removeprefix("chance_"))] = float(value)
         outcome.scores += [{"dataset": name, **item} for item in found.items]
+        places = {item: place for place, item in enumerate(split.item_ids)}
+        for sample in found.samples:
+            picture = data_uri(split.load(places[sample.item_id]))
+            outcome.samples.append({"dataset": name, **asdict(sample), "picture": picture})
 
 
 def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:

@@ -13,12 +13,14 @@ from results.html.charts import Chart
 from results.html.figures import Figure, budget_figure, compute_charts, curve_charts
 from results.html.grid import Cell, Grid
 from results.html.intervals import intervals
+from results.html.samples import Gallery, galleries
 from results.hypotheses import Judged, Verdict
 from results.items import Scores
 from results.markdown import DASH
 from results.page.measured import leads
 from results.page.pretraining import DIAGNOSTICS, alarms, encoders
-from results.page.transfers import TITLES, by_mode
+from results.page.transfers import TITLES, by_mode, protocols
+from results.samples import Samples
 from results.schema import Column, Row, RunRecord
 from results.scorecard import DECISIVE, interval, next_step, p_value
 from results.stats import CONFIDENCE, t_quantile
@@ -51,9 +53,11 @@ class Section:
     title: str
     warning: str
     caption: str
+    protocols: tuple[str, ...]  # how encoders were transferred
     grids: tuple[Grid, ...]
     figures: tuple[Figure, ...]
     charts: tuple[Chart, ...]
+    galleries: tuple[Gallery, ...]
     runs: tuple[tuple[str, str], ...]  # run_id and its record in JSON
 
 
@@ -95,8 +99,11 @@ def counts(judged: Sequence[Judged]) -> list[tuple[str, int]]:
     return [(v.value, n) for v in Verdict if (n := sum(each.verdict is v for each in judged))]
 
 
-def section(filled: Filled, curves: Curves, scores: Mapping[str, Scores]) -> Section:
-    """A table: measured numbers, the paper's, cost, charts and the records of its runs. scores: of items, by run."""
+def section(filled: Filled, curves: Curves, scores: Mapping[str, Scores], samples: Samples) -> Section:
+    """A table: measured numbers, the paper's, cost, charts, samples and the records of its runs.
+
+    scores: of single items, by run.
+    """
     publication = filled.publication
     modes = by_mode(filled)  # nothing is compared across frozen and full transfer
     titles = {mode: f"{TITLES[mode]}. " if len(modes) > 1 else "" for mode in modes}
@@ -115,9 +122,11 @@ def section(filled: Filled, curves: Curves, scores: Mapping[str, Scores]) -> Sec
         title=f"{filled.table.title} ({given})" if given else filled.table.title,
         warning=publication.warning,
         caption=filled.table.caption,
+        protocols=tuple(f"{task}: {said}" for task, said in protocols(filled)),
         grids=tuple(grids),
         figures=() if (budget := budget_figure(filled)) is None else (budget,),
         charts=tuple(charts),
+        galleries=tuple(galleries(filled, samples)),
         runs=tuple(runs),
     )
 

@@ -31,31 +31,36 @@ def by_mode(filled: Filled) -> dict[Mode, Filled]:
     }
 
 
+ABOUT = (
+    "The paper augments the pictures of classification; features that were computed once cannot be augmented, so "
+    "`cached` is another protocol. Rows of different protocols stand in different tables."
+)
+
+
+def protocols(filled: Filled) -> list[tuple[str, str]]:
+    """Tasks, each with how encoders were transferred to it; captions without an image are none."""
+    specs = [record.resolved for _, record in _runs(filled)]
+    return sorted({(spec["task"], _said(spec)) for spec in specs if spec["mode"] != BLIND})
+
+
 def transfers(filled: Filled) -> list[str]:
-    """One line a task and protocol; nothing for a table whose every row reads cached features that lost nothing."""
+    """The section of a page; nothing for a table whose every row reads cached features that lost nothing."""
     records = dict(_runs(filled))
-    protocols: dict[tuple[str, str], None] = {}
     left_out: dict[str, Counter[str]] = {}
     special = False
     for record in records.values():
         spec = record.resolved
         special = special or spec["mode"] == FULL or _pictures(spec) == "augmented"
-        if spec["mode"] != BLIND:
-            protocols[spec["task"], _said(spec)] = None
         if record.coverage.get("skipped"):
             causes = {cause: n for cause, n in record.coverage.items() if cause not in COVERAGE_COUNTS}
             left_out[spec["task"]] = Counter(causes)
     if not special and not left_out:
         return []
-    about = (
-        "The paper augments the pictures of classification; features that were computed once cannot be augmented, so "
-        "`cached` is another protocol. Rows of different protocols stand in different tables."
-    )
-    lines = [f"- {escape(task)}: {said}" for task, said in sorted(protocols)]
+    lines = [f"- {escape(task)}: {said}" for task, said in protocols(filled)]
     for task, causes in sorted(left_out.items()):
         why = ", ".join(f"{escape(cause)} {count}" for cause, count in sorted(causes.items()))
         lines.append(f"- left out of the training set of {escape(task)}: {why}")
-    return ["## How encoders were transferred", "", about, "", *lines]
+    return ["## How encoders were transferred", "", ABOUT, "", *lines]
 
 
 def _runs(filled: Filled) -> Iterator[tuple[str, RunRecord]]:
@@ -76,7 +81,7 @@ def _said(spec: Mapping[str, Any]) -> str:
         low, high = recipe["crop"]
         pictures = f"augmented pictures (crops of {low:g} to {high:g} of the area, mirrored {recipe['flip']:g})"
     numbers = listed(f"{name} {plain_value(recipe[name])}" for name in NUMBERS if recipe.get(name) is not None)
-    said = f"{escape(spec['mode'])}, {pictures}, {numbers}"
+    said = f"{spec['mode']}, {pictures}, {numbers}"
     if spec["mode"] == FULL:
         encoder = listed(f"{name} {plain_value(recipe['vision'][name])}" for name in VISION)
         said += f"; encoder: {encoder}"

@@ -1,7 +1,7 @@
 """What is said before a sweep starts: what the machine multiplies in, and how long the missing runs will take."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +13,9 @@ from experiments.configuration.overrides import apply, parse
 from experiments.launching.forecast import forecast
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.specs import PretrainSpec
+from experiments.planning.timing import Timing
 from experiments.running import hardware
-from results.publish import export
+from results.schema import RunRecord
 
 HELD: dict[str, Any] = {"pretrain": 100.0, "text_lm": 30.0, "classify": 10.0, "retrieve": 20.0, "caption": 40.0}
 # 8 trained encoders, one that is only written down, the language model, three transfers of each of the nine, and
@@ -27,44 +28,59 @@ def plan(*changes: str, seed: int = 1) -> Plan:
     return build_plan([TABLE1], [seed], TINY, config, FakeCatalogue(), DIGESTS)
 
 
-@pytest.fixture
-def records(tmp_path: Path) -> Path:
-    """Committed records of seed 0, made where bf16 is multiplied by AMX."""
-    made = plan(seed=0)
+AMX, FP32 = ({"device": "cpu", "cpu": "A", "multiplies_in": each} for each in ("bf16 (AMX)", "fp32"))
+
+
+def records(seed: int = 0, factor: float = 1.0, env: Mapping[str, str] = AMX) -> list[RunRecord]:
+    """Finished runs of a seed."""
     done = []
-    for run in made.runs:
-        stage = run.plain.get("task", run.kind.value)
+    for run in plan(seed=seed).runs:
         images = run.spec.images if isinstance(run.spec, PretrainSpec) else 0
-        one = record_of(run, {}, seconds=HELD[stage], images_seen=images)
-        done.append(replace(one, env={**one.env, "multiplies_in": "bf16 (AMX)"}))
-    export(made.publication("table1", done), tmp_path)
-    return tmp_path
+        seconds = factor * HELD[run.plain.get("task", run.kind.value)]
+        done.append(replace(record_of(run, {}, seconds=seconds, images_seen=images), env=env))
+    return done
 
 
-def test_another_seed_takes_as_long_as_the_committed_one_shared_by_the_workers(records: Path) -> None:
+def test_another_seed_takes_as_long_as_the_finished_one_shared_by_the_workers() -> None:
     made = plan()
     assert PROCESS_SECONDS == 1600
-    said = forecast(made, made.runs, 2, "bf16 (AMX)", records)
-    expected = "about 13 min 20 s expected (committed runs: 26 min 40 s on bf16 (AMX))"
+    expected = "about 13 min 20 s expected (finished runs: 26 min 40 s on A, bf16 (AMX))"
+    said = forecast(made.runs, 2, AMX, Timing(records()))
     assert said == f"this machine multiplies in bf16 (AMX); {expected}"
 
 
-def test_without_bf16_in_hardware_it_takes_longer_and_says_so(records: Path) -> None:
-    made = plan()
-    said = forecast(made, made.runs, 2, "fp32", records)
+@pytest.mark.parametrize("busy", [0, 2, 3])
+def test_a_seed_of_a_busy_machine_changes_nothing(busy: int) -> None:
+    held = [each for seed in (0, 2, 3) for each in records(seed, 4.0 if seed == busy else 1.0)]
+    assert "about 26 min 40 s expected" in forecast(plan().runs, 1, AMX, Timing(held))
+    two = [*records(0), *records(2, 4.0)]
+    assert "about 26 min 40 s expected" in forecast(plan().runs, 1, AMX, Timing(two)), "of two the shorter"
+
+
+def test_a_device_that_ran_a_part_takes_its_ratio_for_the_rest() -> None:
+    other = {**AMX, "cpu": "B"}
+    some = [each for each in records(2, 1.5, other) if each.run_id.startswith(("pretrain-lcl", "transfer-classify"))]
+    timing = Timing([*records(), *some])
+    assert timing.ratio("B, bf16 (AMX)", "A, bf16 (AMX)") == 1.5
+    said = forecast(plan().runs, 1, other, timing)
+    assert "about 40 min 00 s expected" in said and "in part of A, bf16 (AMX) × 1.50" in said
+
+
+def test_a_machine_nothing_was_run_on_says_so_and_without_bf16_takes_longer() -> None:
+    said = forecast(plan().runs, 2, {**AMX, "cpu": "B"}, Timing(records()))
+    assert "about 13 min 20 s expected" in said and "nothing was ever run on this machine" in said
+    said = forecast(plan().runs, 2, FP32, Timing(records()))
     assert "multiplies in fp32; about 26 min 40 s expected" in said and "× 2 for fp32" in said
 
 
-def test_pre_training_takes_longer_with_more_images(records: Path) -> None:
+def test_pre_training_takes_longer_with_more_images() -> None:
     more = plan(f"pretrain.images={3 * TINY.config.pretrain.images}")
     trained = [run for run in more.runs if isinstance(run.spec, PretrainSpec) and run.spec.images]
-    said = forecast(more, trained[:1], 1, "bf16 (AMX)", records)
-    assert "about 5 min 00 s expected" in said
+    assert "about 5 min 00 s expected" in forecast(trained[:1], 1, AMX, Timing(records()))
 
 
-def test_what_is_not_known_is_not_made_up(tmp_path: Path) -> None:
-    made = plan()
-    assert "is not known beforehand" in forecast(made, made.runs, 2, "bf16 (AMX)", tmp_path)
+def test_what_is_not_known_is_not_made_up() -> None:
+    assert "is not known beforehand" in forecast(plan().runs, 2, AMX, Timing(()))
 
 
 @pytest.mark.parametrize(

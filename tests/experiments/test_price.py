@@ -11,7 +11,7 @@ from plan_helpers import PAPERS_TABLE1 as TABLE1
 from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan
-from experiments.planning.price import Known, committed, price
+from experiments.planning.price import Known, finished, price
 from experiments.planning.specs import PretrainSpec
 from results.publish import export
 from results.schema import RunRecord
@@ -38,7 +38,7 @@ def test_counterparts_of_another_seed_give_the_bill_and_name_their_device() -> N
     images = 8 * TINY.config.pretrain.images
     assert f"price of {len(made.runs)} runs, 0 reused: {images:,} images" in said
     assert f"FLOPs: {5 * images:.3g}\n" in said and f"language model: {30 * images:.3g}\n" in said
-    assert f"{len(made.runs) / 10:,.2f} process hours on A CPU, bf16 (AMX) (committed records)\n" in said
+    assert f"{len(made.runs) / 10:,.2f} process hours on A CPU, bf16 (AMX) (finished runs)\n" in said
     assert "512 A800 for 5 days, 61,440 GPU hours" in said and 512 * 5 * 24 == 61_440
 
 
@@ -66,13 +66,29 @@ def test_a_run_without_counterpart_takes_its_closed_form_at_the_others_rate() ->
     assert found and 1.28e13 < float(found[1]) < 2 * 1.28e13
     assert "process hours: not known" in alone
     both = price(made, (), known)
-    assert "for " not in both.partition("process hours")[2].partition("\n")[0]
+    assert " runs; the rest" not in both.partition("process hours")[2].partition("\n")[0]
+
+
+def test_every_device_has_a_line_and_what_it_never_ran_is_carried_over() -> None:
+    env = {"device": "cpu", "cpu": "B CPU", "multiplies_in": "fp32"}
+    slower = [
+        replace(each, run_id=f"b-{each.run_id}", env=env, seconds=3 * each.seconds)
+        for each in records()
+        if "caption" not in each.run_id
+    ]
+    made = plan()
+    said = price(made, (), Known([*records(), *slower], "tiny"))
+    hours = len(made.runs) / 10
+    assert f"- {hours:,.2f} process hours on A CPU, bf16 (AMX) (finished runs)\n" in said
+    part = "finished runs, in part of A CPU, bf16 (AMX) × 3.00"
+    assert f"- {3 * hours:,.2f} process hours on B CPU, fp32 ({part})\n" in said
 
 
 def test_another_scale_is_no_counterpart(tmp_path: Path) -> None:
     export(plan(0).publication("table1", records()), tmp_path)
-    assert committed("tiny", tmp_path).of(plan().runs[0])
-    assert not committed("base16", tmp_path).of(plan().runs[0])
+    assert finished("tiny", (), tmp_path).of(plan().runs[0])
+    assert finished("tiny", records(), tmp_path / "none").of(plan().runs[0])
+    assert not finished("base16", records(), tmp_path).of(plan().runs[0])
 
 
 def test_the_papers_scale_has_a_bill_without_any_record(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -84,4 +100,4 @@ def test_the_papers_scale_has_a_bill_without_any_record(capsys: pytest.CaptureFi
     # CLIP 47 GFLOP, CoCa 100, BLIP-2 242, LCL 88 forward for 64 tokens (objectives.md 1.13); here 80.
     found = re.search(r"FLOPs: (\S+)", said)
     assert found and float(found[1]) == pytest.approx(3 * 2.048e9 * 477e9, rel=0.1)
-    assert "process hours: not known, as no committed record is of this scale" in said
+    assert "process hours: not known, as no finished run is of this scale" in said

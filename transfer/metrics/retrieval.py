@@ -52,6 +52,12 @@ def recall_at_k(
     return torch.cat(credits)
 
 
+def nearest(queries: Float[Tensor, "q e"], gallery: Float[Tensor, "g e"], k: int) -> Int[Tensor, "q k"]:
+    """Places of the k gallery items with the highest cosine to each query, highest first; of equal ones the first."""
+    scores = F.normalize(queries.double(), dim=1) @ F.normalize(gallery.double(), dim=1).T
+    return scores.float().sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
 def chance(own: int, gallery: int, cutoff: int) -> float:
     """Expected hit of a query that owns `own` of `gallery` items, in random order: 1 - C(g-own, k) / C(g, k)."""
     return 1 - math.comb(gallery - own, cutoff) / math.comb(gallery, cutoff) if cutoff < gallery else 1.0

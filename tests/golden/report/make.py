@@ -3,15 +3,21 @@
 Every number here is invented. Run it after a deliberate change of the report and read the difference before committing.
 """
 
+import base64
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record, pretrain_spec
 
-from results.canonical import run_id
+from results import report, samples
+from results.canonical import plain, run_id
 from results.publish import collate, export
+from results.record import write_atomic
+from results.samples import Said
 from results.schema import Publication, Row, RunRecord, Slot, Status
 
 FOLDER = Path(__file__).parent
@@ -95,10 +101,31 @@ def publication() -> Publication:
         slots=tuple(slots),
         records=records,
         references=references,
+        declared=plain(TABLE1),
     )
+
+
+def said(publication: Publication) -> None:
+    """What two rows said of two pictures, one of them of four pixels, beside the records."""
+    runs = {(slot.row, slot.stage): slot.run_id for slot in publication.slots if slot.seed == 0}
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2), (200, 30, 30)).save(buffer, "png")
+    uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    pictures = {("coco", item): (f"reference of {item} <b>", uri) for item in ("a", "b")}
+    retrieved = {
+        ("coco", item): Said(
+            (f"caption of {item} & more", "another"), (item == "a", False), 100.0 * (item == "a"), "tr1"
+        )
+        for item in ("a", "b")
+    }
+    written = {("coco", item): Said(("",), (), None if item == "a" else 12.5, "cider") for item in ("a", "b")}
+    held = {runs["LCL", "retrieve"]: retrieved, runs["CLIP", "caption"]: written}
+    samples.save(FOLDER / f"table1{samples.SUFFIX}", samples.Samples(pictures, held))
 
 
 if __name__ == "__main__":
     made = publication()
     export(made, FOLDER)
     collate(TABLE1, made, FOLDER)
+    said(made)
+    write_atomic(FOLDER / "table1.html", report.render(FOLDER, "tiny"))

@@ -1,0 +1,72 @@
+"""How long runs take, from finished runs: medians over seeds, and a ratio between devices.
+
+The seconds of a run are wall-clock seconds of its process, and a busy machine makes some of them several times too
+long, never too short: of the runs that are alike (seeds, for the most part) the median counts, of two the shorter.
+Pre-training counts by image. What was never run on a device takes as long as on another one, times the ratio of the two
+over everything that both have run. How busy a machine will be is nothing that records say.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median, median_low
+from typing import Any
+
+from experiments.configuration.corpora import get_corpus
+from experiments.planning.specs import PlannedRun, PretrainSpec
+from results.schema import Kind, RunRecord
+
+Likeness = tuple[object, ...]
+
+
+def likeness(spec: Mapping[str, Any]) -> Likeness:
+    """What a run's cost for each image depends on, as far as a spec says it."""
+    objective, data = spec.get("objective"), spec.get("data")
+    pairs = get_corpus(data["name"]).pairs if data else None
+    return (spec["kind"], objective and objective["name"], pairs, spec.get("task"), spec.get("mode"))
+
+
+def device(env: Mapping[str, str]) -> str:
+    """What a run ran on, in words: the accelerator, or the processor and what it multiplies in."""
+    name = env.get("cpu", "an unknown processor") if env.get("device", "cpu") == "cpu" else env["device"]
+    return f"{name}, {env['multiplies_in']}" if "multiplies_in" in env else name
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Seconds of a run on a device, and the device they were measured on, which may be another one."""
+
+    seconds: float
+    measured_on: str
+
+
+class Timing:
+    """Seconds of finished runs by device."""
+
+    def __init__(self, records: Iterable[RunRecord]) -> None:
+        found: dict[str, dict[Likeness, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for record in records:
+            images = record.images_seen if record.kind is Kind.PRETRAIN else 0
+            found[device(record.env)][likeness(record.resolved)].append(record.seconds / (images or 1))
+        self._held = {name: {key: median_low(each) for key, each in held.items()} for name, held in found.items()}
+        self._sizes = {name: sum(map(len, held.values())) for name, held in found.items()}
+
+    @property
+    def devices(self) -> list[str]:
+        """Devices by number of finished runs, most first."""
+        return sorted(self._held, key=lambda name: (-self._sizes[name], name))
+
+    def ratio(self, here: str, there: str) -> float | None:
+        """How many times as long a run takes here as there: the median over what both have run; None where nothing."""
+        ours, theirs = self._held.get(here, {}), self._held.get(there, {})
+        both = [ours[key] / theirs[key] for key in ours.keys() & theirs.keys() if ours[key] and theirs[key]]
+        return median(both) if both else None
+
+    def expected(self, run: PlannedRun, here: str) -> Expected | None:
+        """What a run will take on a device; None where nothing like it was finished there or on one to compare with."""
+        key, images = likeness(run.plain), run.spec.images if isinstance(run.spec, PretrainSpec) else 0
+        for name in (here, *self.devices):
+            ratio = 1.0 if name == here else self.ratio(here, name)
+            if key in self._held.get(name, {}) and ratio is not None:
+                return Expected(self._held[name][key] * (images or 1) * ratio, name)
+        return None

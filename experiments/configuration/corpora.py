@@ -2,15 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.corpora import PEAK_LEARNING_RATE, find_shards
 from data.readers.index import digest_shards, list_shards
 from data.toyworld.rules import DocumentRules
 from data.toyworld.spec import ToyworldSpec, is_embedded
-from experiments.configuration.config import DataConfig
+from experiments.configuration.config import DataConfig, RunConfig
 from experiments.configuration.overrides import ConfigError, suggest
 
 FOLDERS = ("mmc4", "laion", "mmc4_pair", "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
@@ -104,6 +104,22 @@ def digests(data: DataConfig) -> Mapping[str, str]:
         local = Path(data.tokenizer)
         found["tokenizer"] = _folder("tokenizer", local) if local.is_dir() else data.tokenizer
     return found
+
+
+def with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConfig, Mapping[str, str]]:
+    """Data folders the user did not set point into the embedded corpus, at the scale that uses it; digests of all.
+
+    The embedded corpus is known by its specification, so that planning does not need it written.
+    """
+    given = digests(config.data)
+    if not uses_it:
+        return config, given
+    spec = embedded_corpus(config.data)
+    folder = runs / "shared" / "corpora" / spec.folder_name
+    free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
+    folders: dict[str, Any] = {name: folder / name for name in free}
+    known = {**given, **{name: f"{spec.folder_name}/{name}" for name in free}}
+    return replace(config, data=replace(config.data, **folders)), known
 
 
 def _corpus(folder: Path) -> str:

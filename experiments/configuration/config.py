@@ -101,7 +101,7 @@ class OptimRecipe:
     )
     lr: PeakRates
     warmup_share: float  # of the steps, linear
-    weight_decay: float  # of weights of linear layers
+    weight_decay: float  # of the weights of linear layers, convolutions and embeddings
     betas: tuple[float, float]  # of Adam
     eps: float  # of Adam
     clip_norm: float | None  # of the global gradient norm; none: only logged
@@ -123,7 +123,7 @@ class OptimConfig:
     matrices: Algorithm  # of the weights of linear layers
     lr: float  # at its peak
     warmup_steps: int  # linear
-    weight_decay: float  # of weights of linear layers
+    weight_decay: float  # of the weights of linear layers, convolutions and embeddings
     betas: tuple[float, float]  # of Adam
     eps: float  # of Adam
     clip_norm: float | None  # of the global gradient norm; none: only logged

@@ -169,7 +169,8 @@ def sweep(options: argparse.Namespace) -> int:
     print(stages(plan, records, time.monotonic() - began))
     merged = held.merged(records, published)
     seeds = sorted([*seeds_asked, *held.other_seeds(plan_of, seeds_asked, published, merged)])
-    complete = collate(plan_of(seeds), tables, merged, published, options.runs, out)
+    settings = asked.published_settings(options)
+    complete = collate(plan_of(seeds), tables, merged, published, settings, options.runs, out)
     return EXIT_DONE if complete else EXIT_INCOMPLETE
 
 

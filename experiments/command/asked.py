@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.configuration.config import RunConfig
+from experiments.configuration.corpora import FOLDERS
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.recipe import Scale
 from results import publish
@@ -63,6 +64,14 @@ def check_precision(config: RunConfig) -> None:
     if undecided := [name for name, precision in given.items() if precision == "auto"]:
         said = " ".join(f"--set {name}.optim.precision=bf16" for name in undecided)
         raise ConfigError(f"--launcher slurm: what the nodes multiply in is not known here; add {said}, or =fp32")
+
+
+def published_settings(options: Namespace) -> dict[str, str]:
+    """Settings of the command line that are published with a table: not where data lies, nor those of a cluster."""
+    places = {f"data.{name}" for name in (*FOLDERS, "tokenizer")}
+    private = ("slurm.", "data.called.")
+    changes = parse(options.set).items()
+    return {key: value for key, value in changes if key not in places and not key.startswith(private)}
 
 
 def out(options: Namespace) -> Path:

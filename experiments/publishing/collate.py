@@ -1,7 +1,8 @@
 """Tables written from whatever records there are, and where the time of a sweep went."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.launching.board import duration
@@ -12,16 +13,23 @@ from results.schema import Publication, RunRecord, Status, Table
 
 
 def collate(
-    plan: Plan, tables: Sequence[Table], records: Sequence[RunRecord], held: Held, runs: Path, out: Path
+    plan: Plan,
+    tables: Sequence[Table],
+    records: Sequence[RunRecord],
+    held: Held,
+    settings: Mapping[str, str],
+    runs: Path,
+    out: Path,
 ) -> bool:
     """Write tables/ and records/ below `out`; whether no cell is missing.
 
+    settings: those of the command line that are published with a table.
     A table of which `out` holds more finished runs than there are here goes to `runs` instead: nothing is ever replaced
     by less.
     """
     complete = True
     for table in tables:
-        publication, place = plan.publication(table.name, records), out
+        publication, place = replace(plan.publication(table.name, records), settings=settings), out
         before = held.get(publication.name)
         if before is not None and _finished(publication) < _finished(before):
             said = f"{out / 'records'} holds {_finished(before)} finished runs of {table.title}, here are"

@@ -18,12 +18,17 @@ from experiments.launching.states import COLLATE, submitted
 from experiments.running import attempts
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     made = argparse.ArgumentParser(prog="python -m experiments.cancel", description="End what a sweep started.")
     made.add_argument("sweep", help="a table (its latest sweep), or the name of a sweep")
     made.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
-    options = made.parse_args(arguments)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = parser().parse_args(arguments)
     runs = options.runs.resolve()
     try:
         sweep = manifest.read(runs, options.sweep)

@@ -4,19 +4,19 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from experiments.command.exits import EXIT_DONE, EXIT_INCOMPLETE, ended
 from experiments.configuration.config import LLM, RunConfig
-from experiments.configuration.corpora import TASKS
+from experiments.configuration.corpora import TASKS, with_embedded
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, get_scale
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Resolver
 from experiments.planning.specs import PlannedRun, PretrainSpec, Written
-from experiments.running.stopping import Stopped, stoppable
-from experiments.sweep import EXIT_DONE, EXIT_FAILED, EXIT_INCOMPLETE, EXIT_STOPPED, EXIT_USAGE, with_embedded
 from results import record
 from results.markdown import table as markdown_table
 from results.schema import BLIND, Mode, Row, RunRecord, Status, metric_key
@@ -60,18 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        with stoppable():
-            return evaluate(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except (KeyboardInterrupt, Stopped):
-        print("stopped; run the same command again to continue", file=sys.stderr)
-        return EXIT_STOPPED
+    return ended(partial(evaluate, options), options.runs)
 
 
 def evaluate(options: argparse.Namespace) -> int:

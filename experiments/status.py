@@ -27,13 +27,18 @@ REFRESH_SECONDS = 5.0
 ORDER = {state: place for place, state in enumerate(get_args(State))}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     made = argparse.ArgumentParser(prog="python -m experiments.status", description="How every run of a sweep stands.")
     made.add_argument("sweep", help="a table (its latest sweep), or the name of a sweep")
     made.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
     made.add_argument("--watch", action="store_true", help="refresh until Ctrl-C")
-    options = made.parse_args(arguments)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = parser().parse_args(arguments)
     runs = options.runs.resolve()
     try:
         console = Console(soft_wrap=True)

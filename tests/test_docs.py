@@ -33,13 +33,15 @@ from data.convert import __main__ as convert
 from data.corpora import open_corpus
 from data.document import RawDocument
 from data.images import open_image
-from experiments import evaluate, sweep, tables
+from experiments import cancel, evaluate, status, sweep, tables
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
+from experiments.configuration.slurm import SlurmConfig
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
 from experiments.running.world import open_split
+from experiments.tables import get_table
 from objectives import registry
 from objectives.functional import total
 from results.schema import Row
@@ -211,7 +213,10 @@ def run(words: Sequence[str]) -> str:
             return "" if asked and set(asked) <= targets else f"the Makefile has {', '.join(sorted(targets))}."
         case ["python", "-m", "experiments.sweep", *rest]:
             kept = [word for word in rest if word not in ("--dry-run", "--collate")]
-            code = sweep.main([*kept, "--dry-run"])
+            code = sweep.main(kept if "--list-settings" in kept else [*kept, "--dry-run"])
+        case ["python", "-m", ("experiments.status" | "experiments.cancel") as module, *rest]:
+            of = {"experiments.status": status, "experiments.cancel": cancel}[module]
+            return "" if get_table(of.parser().parse_args(rest).sweep) else "no such table."
         case ["python", "-m", "experiments.evaluate", *rest]:
             options = evaluate.parser().parse_args(rest)
             known, asked = set(TASKS), set(options.tasks.split(","))
@@ -254,6 +259,14 @@ def test_every_folder_of_the_data_page_opens_and_its_pictures_load(place: Path) 
     for field in folders:
         split = open_split(Place(runs=place / "runs", data=data), field, training=field.endswith("train"))
         assert len(split) == 1 and split.load(0).size == (40, 40)
+
+
+def test_the_cluster_page_is_short_and_names_every_setting_of_slurm() -> None:
+    """Each of which reaches sbatch, or is tested beside it: tests/slurm/test_sweep_slurm.py."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    rows = text.partition("| setting |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`slurm\.(\w+)`", rows)) == sorted(field.name for field in fields(SlurmConfig))
+    assert len(text.splitlines()) <= 60, "a page"
 
 
 def test_a_command_that_does_not_run_would_be_noticed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
 # Planning, collating and reading results are for machines without torch.
 WITHOUT_TORCH = ("results", "experiments.configuration", "experiments.planning", "experiments.tables")
 # The rooms of experiments/, each of which may use those before it.
-ROOMS = ("configuration", "planning", "running", "launching")
+ROOMS = ("configuration", "planning", "running", "launching", "publishing", "command")
 # What a room of data/ may use of the others; the ground floor is open to all of them.
 DATA_ROOMS = {"readers": (), "loading": ("readers",), "convert": (), "toyworld": (), "audit": ("loading",)}
 # What results may use: numpy resamples test items, pandas makes the long form, jinja2 writes HTML and LaTeX, scipy and

@@ -26,10 +26,10 @@ class OwnNames:
     name, and it never enters a run's hash.
     """
 
-    imagenet: str | None = None
-    coco: str | None = None
-    flickr30k: str | None = None
-    nocaps: str | None = None
+    imagenet: str | None = None  # in the place of ImageNet-1k
+    coco: str | None = None  # in the place of COCO
+    flickr30k: str | None = None  # in the place of Flickr30k
+    nocaps: str | None = None  # in the place of NoCaps
 
     def __post_init__(self) -> None:
         for field_, name in vars(self).items():
@@ -50,12 +50,12 @@ class DataConfig:
     laion: Path | None = None  # image-text pairs in tars (data/readers/laion.py)
     mmc4_pair: Path | None = None  # a paired corpus to use as MMC4-Pair; none: the pairs inside `mmc4`
     obelics: Path | None = None  # OBELICS documents (data/readers/obelics.py)
-    imagenet: Path | None = None
-    retrieval_train: Path | None = None
-    caption_train: Path | None = None
-    coco: Path | None = None
-    flickr30k: Path | None = None
-    nocaps: Path | None = None
+    imagenet: Path | None = None  # ImageNet-1k: classification trains and is tested on it
+    retrieval_train: Path | None = None  # pairs that retrieval trains on
+    caption_train: Path | None = None  # pairs that captioning trains on
+    coco: Path | None = None  # COCO: tests retrieval and captioning
+    flickr30k: Path | None = None  # tests retrieval
+    nocaps: Path | None = None  # tests captioning
     called: OwnNames = OwnNames()  # test sets that are not the benchmarks their fields are named after
     toyworld_seed: int = 0  # which draw of the embedded corpus stands in for folders that are not set
     toyworld_redundancy: float = 0.9  # how often its texts name what their pictures show, 0 to 1
@@ -91,7 +91,7 @@ class PeakRates:
     """Peak learning rates. They belong to the corpus (paper 4.1), never to the objective."""
 
     laion: float  # corpora made of LAION pairs only
-    others: float
+    others: float  # documents, and pairs made of them
 
     def __post_init__(self) -> None:
         if min(self.laion, self.others) <= 0:
@@ -106,10 +106,10 @@ class OptimRecipe:
         Algorithm  # of the weights of linear layers; everything else trains with AdamW (experiments/running/optim.py)
     )
     lr: PeakRates
-    warmup_share: float
-    weight_decay: float
-    betas: tuple[float, float]
-    eps: float
+    warmup_share: float  # of the steps, linear
+    weight_decay: float  # of the weights of linear layers, convolutions and embeddings
+    betas: tuple[float, float]  # of Adam
+    eps: float  # of Adam
     clip_norm: float | None  # of the global gradient norm; none: only logged
     precision: Precision  # auto: bf16 where the machine multiplies matrices in it
 
@@ -126,14 +126,14 @@ class OptimRecipe:
 class OptimConfig:
     """The optimiser of one run: an OptimRecipe with the corpus's rate and the warm-up in steps."""
 
-    matrices: Algorithm
-    lr: float
-    warmup_steps: int
-    weight_decay: float
-    betas: tuple[float, float]
-    eps: float
-    clip_norm: float | None
-    precision: Precision
+    matrices: Algorithm  # of the weights of linear layers
+    lr: float  # at its peak
+    warmup_steps: int  # linear
+    weight_decay: float  # of the weights of linear layers, convolutions and embeddings
+    betas: tuple[float, float]  # of Adam
+    eps: float  # of Adam
+    clip_norm: float | None  # of the global gradient norm; none: only logged
+    precision: Precision  # auto: bf16 where the machine multiplies matrices in it
 
 
 def resolve_optim(recipe: OptimRecipe, lr: float, steps: int) -> OptimConfig:
@@ -154,8 +154,8 @@ def resolve_optim(recipe: OptimRecipe, lr: float, steps: int) -> OptimConfig:
 class PretrainConfig:
     """The budget of a pre-training run, counted in images as in the paper, and its optimiser."""
 
-    images: int
-    images_per_step: int
+    images: int  # seen in all, repeats included
+    images_per_step: int  # the batch
     optim: OptimRecipe
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ class TextLmConfig:
     """Training of the language model that captioning starts from, where no pretrained one is named."""
 
     source: Literal["mmc4", "laion", "caption_train"]  # whose text
-    steps: int
+    steps: int  # of the optimiser
     batch: int  # texts a step
     optim: OptimConfig
 
@@ -184,8 +184,8 @@ class LanguageModels:
     """What transfer tasks that read text start from: "scratch", "text_lm" (trained here, once a seed), "llm" (the
     pretrained model at data.llm), or the name of an OPT."""
 
-    retrieve: str
-    caption: str
+    retrieve: str  # the text tower of retrieval
+    caption: str  # what writes captions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,16 +5,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.corpora import PEAK_LEARNING_RATE, find_shards
 from data.readers.index import digest_shards, list_shards
 from data.toyworld.rules import DocumentRules
 from data.toyworld.spec import ToyworldSpec, is_embedded
-from experiments.configuration.config import DataConfig
+from experiments.configuration.config import DataConfig, RunConfig
 from experiments.configuration.overrides import ConfigError, suggest
 
 SOURCES = ("mmc4", "laion", "mmc4_pair", "obelics")  # fields of DataConfig that are corpora
@@ -181,6 +181,22 @@ def _model(source: Path) -> str:
             file.seek(max(0, size - _READ))
             return f"{source.name} {hashlib.sha256(start + file.read() + str(size).encode()).hexdigest()[:16]}"
     return str(source)
+
+
+def with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConfig, Mapping[str, str]]:
+    """Data folders the user did not set point into the embedded corpus, at the scale that uses it; digests of all.
+
+    The embedded corpus is known by its specification, so that planning does not need it written.
+    """
+    given = digests(config.data)
+    if not uses_it:
+        return config, given
+    spec = embedded_corpus(config.data)
+    folder = runs / "shared" / "corpora" / spec.folder_name
+    free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
+    folders: dict[str, Any] = {name: folder / name for name in free}
+    known = {**given, **{name: f"{spec.folder_name}/{name}" for name in free}}
+    return replace(config, data=replace(config.data, **folders)), known
 
 
 def _corpus(folder: Path) -> str:

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 class SlurmConfig:
     """Settings of `--launcher slurm`, under sbatch's own names; none leaves it to the cluster."""
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    gres: str | None = None  # gpu:1
-    constraint: str | None = None
-    exclude: str | None = None
+    partition: str | None = None  # --partition: the queue
+    account: str | None = None  # --account: who pays
+    qos: str | None = None  # --qos: quality of service
+    gres: str | None = None  # --gres: gpu:1
+    constraint: str | None = None  # --constraint: features a node must have
+    exclude: str | None = None  # --exclude: nodes that are not used
     time: int = 24 * 60  # minutes of one job; a run that needs longer is requeued and goes on
-    mem_gb: float | None = None
+    mem_gb: float | None = None  # --mem, in GiB
     cpus_per_task: int | None = None  # none: as many as a run has threads
     signal_seconds: int = 120  # between the warning and the end of a job: one step and one checkpoint
     attempts: int = 5  # of a job, in a row, that save no further step; then its run has failed and is not requeued
     array_parallelism: int = 256  # tasks of an array at once
-    srun_args: tuple[str, ...] = ()
+    srun_args: tuple[str, ...] = ()  # further arguments of srun: --cpu-bind=none
     setup: tuple[str, ...] = ()  # shell lines before Python: module load cuda
 
     def __post_init__(self) -> None:

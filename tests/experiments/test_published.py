@@ -13,6 +13,8 @@ from plan_helpers import record_of
 from sweep_helpers import BUDGET, TABLE, arguments, small_suite
 
 from experiments import sweep
+from experiments.command.exits import EXIT_DONE, EXIT_INCOMPLETE, EXIT_USAGE
+from experiments.configuration.corpora import with_embedded
 from experiments.configuration.overrides import apply, parse
 from experiments.configuration.recipe import get_scale
 from experiments.launching import preflight
@@ -34,7 +36,7 @@ def plan(runs: Path, seeds: int, *changes: str) -> Plan:
     options = sweep.parser().parse_args(arguments(runs, *[part for each in changes for part in ("--set", each)]))
     scale = get_scale("tiny")
     config = preflight.with_precision(apply(scale.config, parse(options.set)))
-    config, known = sweep.with_embedded(config, runs, uses_it=True)
+    config, known = with_embedded(config, runs, uses_it=True)
     return build_plan([TABLE], range(seeds), scale, config, Suite(), known)
 
 
@@ -71,7 +73,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_without_any_run_the_published_table_comes_out_of_its_records(tmp_path: Path) -> None:
     before = published(tmp_path, seeds=3)
-    assert sweep.main(arguments(tmp_path, "--collate")) == sweep.EXIT_DONE
+    assert sweep.main(arguments(tmp_path, "--collate")) == EXIT_DONE
     assert files(tmp_path / "out") == before
 
 
@@ -80,7 +82,7 @@ def test_a_local_run_takes_the_place_of_its_published_one_and_the_other_seeds_st
     mine = next(each for each in done(plan(tmp_path, 1)) if "coco/tr1" in each.metrics)
     mine = replace(mine, metrics={**mine.metrics, "coco/tr1": 77.25})
     record.write(mine, tmp_path / mine.run_id, [])
-    assert sweep.main(arguments(tmp_path, "--collate")) == sweep.EXIT_DONE
+    assert sweep.main(arguments(tmp_path, "--collate")) == EXIT_DONE
     after = publish.load(tmp_path / "out" / "records" / "small.jsonl")
     assert {slot.seed for slot in after.slots} == {0, 1} and len(after.records) == len(plan(tmp_path, 2).runs)
     assert after.records[mine.run_id].metrics["coco/tr1"] == 77.25
@@ -94,7 +96,7 @@ def test_runs_of_other_settings_never_replace_a_fuller_table(
     (mine, *_) = done(plan(tmp_path, 1, "pretrain.images=64"))
     record.write(mine, tmp_path / mine.run_id, [])
     code = sweep.main(arguments(tmp_path, "--set", "pretrain.images=64", "--collate"))
-    assert code == sweep.EXIT_INCOMPLETE
+    assert code == EXIT_INCOMPLETE
     assert files(tmp_path / "out") == before
     assert f"holds {len(plan(tmp_path, 2).runs)} finished runs of Small table" in capsys.readouterr().err
     assert mine.run_id in publish.load(tmp_path / "records" / "small.jsonl").records
@@ -113,13 +115,13 @@ def test_one_more_seed_in_a_runs_folder_only_adds_to_cells(tmp_path: Path) -> No
     for each in done(plan(tmp_path, 4)):
         if each.seed == 3:
             record.write(each, tmp_path / each.run_id, [])
-    assert sweep.main([*arguments(tmp_path, "--collate"), "--seeds", "4"]) == sweep.EXIT_DONE
+    assert sweep.main([*arguments(tmp_path, "--collate"), "--seeds", "4"]) == EXIT_DONE
     after = publish.load(tmp_path / "out" / "records" / "small.jsonl")
     assert set(before.slots) < set(after.slots) and {slot.seed for slot in after.slots} == {0, 1, 2, 3}
     assert {run_id: after.records[run_id] for run_id in before.records} == before.records
     cells = pd.read_csv(tmp_path / "out" / "tables" / "small.csv")
     assert set(cells["n"]) == {4}
-    assert sweep.main(arguments(tmp_path, "--collate")) == sweep.EXIT_DONE, "and asked for fewer, none is lost"
+    assert sweep.main(arguments(tmp_path, "--collate")) == EXIT_DONE, "and asked for fewer, none is lost"
     assert publish.load(tmp_path / "out" / "records" / "small.jsonl") == after
 
 
@@ -137,7 +139,7 @@ def test_names_of_an_older_version_are_refused_until_they_are_migrated(
     assert curves.load(folder / "small.curves.csv.gz")
     curves.rename(folder / "small.curves.csv.gz", names)
     assert (folder / "small.jsonl").read_text() != text
-    assert sweep.main(arguments(tmp_path)) == sweep.EXIT_USAGE
+    assert sweep.main(arguments(tmp_path)) == EXIT_USAGE
     assert "under the names of an older version" in capsys.readouterr().err
-    assert sweep.main(arguments(tmp_path, "--migrate")) == sweep.EXIT_DONE
+    assert sweep.main(arguments(tmp_path, "--migrate")) == EXIT_DONE
     assert files(tmp_path / "out") == before

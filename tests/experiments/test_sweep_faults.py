@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sweep_helpers import small_suite, start, statuses, tables, wait_for, with_corpus
 
 from data.seeds import generator
+from experiments.command.exits import EXIT_DONE, EXIT_FAILED, EXIT_INCOMPLETE, EXIT_STOPPED
 from experiments.launching import local
 from experiments.running import attempts
-from experiments.sweep import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED
 from results import record
 from results.schema import Status
 
@@ -151,12 +154,71 @@ def test_killed_the_sweep_takes_its_workers_along_after_their_step(tmp_path: Pat
     process.communicate(timeout=60)
 
 
-def test_an_interrupt_of_the_inline_launcher_can_be_continued(tmp_path: Path, corpus: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_inline_launcher_can_be_continued(tmp_path: Path, corpus: Path, number: signal.Signals) -> None:
     runs = with_corpus(tmp_path / "runs", corpus)
     process = start(runs, "--launcher", "inline", *LONG)
     folder = working(runs)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == EXIT_STOPPED, err
     assert "run the same command again to continue" in err and "Traceback" not in err
     assert json.loads(next(folder.glob("checkpoint/step-*/state.json")).read_text())["step"] > 0
+
+
+def test_a_folder_that_may_not_be_written_is_one_line_and_nothing_starts(tmp_path: Path, corpus: Path) -> None:
+    runs = with_corpus(tmp_path / "runs", corpus)
+    folders = (runs / "shared", runs)
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        process = start(runs)
+        _, err = process.communicate(timeout=240)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert process.returncode == EXIT_FAILED and "Traceback" not in err, err
+    assert f"error: Permission denied ({runs}" in err and "or choose another place with --runs" in err
+    assert not list(runs.glob("*/spec.json"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which can be filled."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here; root can")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_when_a_run_is_saved_costs_that_save_only(small_disk: Path, corpus: Path) -> None:
+    runs = with_corpus(small_disk / "runs", corpus)
+
+    def stopped_in_its_steps(attempt: int) -> tuple[Path, str]:
+        process = start(runs, *LONG, "--only", "clip")
+        wait_for(lambda: any(runs.glob(f"pretrain-clip-*/attempts/{attempt:04d}.json")))
+        (folder,) = (path.parent for path in runs.glob("pretrain-clip-*/spec.json"))
+        here = f'"pid": {worker(folder)},'
+        wait_for(lambda: here in (said := (folder / "progress.json").read_text()) and '"step"' in said)
+        process.send_signal(signal.SIGINT)
+        return folder, process.communicate(timeout=240)[1]
+
+    folder, _ = stopped_in_its_steps(1)
+    saved = {path: path.read_bytes() for path in folder.glob("checkpoint/*/*")}
+    assert saved
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**19))
+    _, err = stopped_in_its_steps(2)
+    assert "Traceback" not in err, err
+    reason = record.read(folder / "record.json").reason
+    assert "the checkpoint of step" in reason and "No space left" in reason, reason
+    assert saved == {path: path.read_bytes() for path in folder.glob("checkpoint/*/*")}
+    filler.unlink()
+    stopped_in_its_steps(3)
+    assert (
+        attempts.every(folder)[2].from_step
+        == json.loads(next(p for p in saved if p.name == "state.json").read_text())["step"]
+    )

@@ -31,7 +31,7 @@ class Sweep:
     corpus: Path
     cluster: Cluster | None = None
     changes: tuple[str, ...] = BUDGET_OF_MANY_STEPS
-    seconds: float = 300.0  # that a command or the queue is waited for
+    seconds: float = 500.0  # that a command or the queue is waited for
 
     def command(self, *more: str, rows: Sequence[str] = ("clip",)) -> list[str]:
         """Arguments of experiments.sweep."""

@@ -188,9 +188,8 @@ class Resolver:
                 f"row {row.label!r}: objective {row.objective!r} reads pairs (one image each), but corpus {row.data!r} "
                 f"holds documents; use its paired version, {row.data + '-pair'!r}, or an objective that reads documents"
             )
-        own = facts.default
-        for key, value in {**self._implied(row), **config.objectives.get(row.objective, {})}.items():
-            own = overrides.set_field(own, key, value, prefix=f"objectives.{row.objective}")
+        changes = {**self._implied(row), **config.objectives.get(row.objective, {})}
+        own = overrides.change(facts.default, changes, prefix=f"objectives.{row.objective}")
         source = "mmc4_pair" if row.data == "mmc4-pair" and config.data.mmc4_pair is not None else corpus.source
         budget = config.pretrain
         steps = -(-budget.images // budget.images_per_step)
@@ -233,11 +232,10 @@ class Resolver:
         """A transfer of the row's encoder, or of none, and runs it needs besides."""
         facts, data = self.catalogue.task(task), get_task(task)
         mode = _mode(row)
-        full = {**config.full.get(task, {})} if mode == FULL else {}
-        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {}), **full}
-        recipe = facts.default
-        for key, value in changes.items():
-            recipe = overrides.set_field(recipe, key, value, prefix=f"{'full' if key in full else 'transfer'}.{task}")
+        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {})}
+        recipe = overrides.change(facts.default, changes, prefix=f"transfer.{task}")
+        if mode == FULL:
+            recipe = overrides.change(recipe, config.full.get(task, {}), prefix=f"full.{task}")
         if mode == FULL and (pictures := getattr(recipe, "pictures", "augmented")) != "augmented":
             raise ConfigError(
                 f"row {row.label!r}: full transfer changes the encoder at every step, so transfer.{task}.pictures "

@@ -115,11 +115,15 @@ class TransferConfig:
     pictures: PictureProtocol = "cached"  # of training; test pictures are never augmented
     crop: tuple[float, float] = field(default=(0.9, 1.0), metadata=AUGMENTED)  # share of the area; as in pre-training
     flip: float = field(default=0.0, metadata=AUGMENTED)  # how often a picture is mirrored
+    # Magnitude of RandAugment, 0 to 10 (transfer/randaugment.py); 0: none. MAE's fine-tuning has 9.
+    rand_augment: float = field(default=0.0, metadata=AUGMENTED | LATER)
     vision: VisionTuning = VisionTuning()  # of the encoder under full transfer; not used while it is frozen
 
     def __post_init__(self) -> None:
         if not 0 < self.crop[0] <= self.crop[1] <= 1 or not 0 <= self.flip <= 1:
             raise ValueError(f"crop is a range of shares and flip a share, got crop={self.crop} and flip={self.flip}")
+        if not 0 <= self.rand_augment <= 10:
+            raise ValueError(f"rand_augment is a magnitude from 0 to 10, got {self.rand_augment}")
         for name in ("epochs", "steps", "batch"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -19,6 +19,11 @@ from backbones.tower import Tower
 class Transform(Protocol):
     """data/images.py's ImageTransform: a crop, random or not, then normalisation."""
 
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Of the encoder's normalisation, as a share of full brightness."""
+        ...
+
     def with_scale(self, scale: tuple[float, float]) -> "Transform":
         """The same, its random crops keeping such shares of the area."""
         ...

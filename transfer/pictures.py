@@ -21,6 +21,7 @@ from data.seeds import generator
 from objectives.functional import Losses
 from transfer.base import FeatureBatch, TextModel, TransferConfig, TransferHead
 from transfer.encoder import Encoder
+from transfer.randaugment import rand_augment
 from transfer.stream import Stream
 
 HELD_BYTES = 256 * 2**20  # of decoded pictures kept by a process
@@ -82,7 +83,11 @@ class PictureStream(Stream[PictureBatch]):
     def _crop(self, epoch: int, place: int) -> UInt8[np.ndarray, "s s 3"]:
         rng = generator(self.seed, "transfer", "crop", epoch, self.split.item_ids[place])
         crop = self._transform.train(self._data.load(place), rng)
-        return crop[:, ::-1] if rng.random() < self.config.flip else crop
+        crop = crop[:, ::-1] if rng.random() < self.config.flip else crop
+        if not self.config.rand_augment:
+            return crop
+        image = Image.fromarray(np.ascontiguousarray(crop))
+        return np.asarray(rand_augment(image, self.config.rand_augment, self._transform.mean, rng))
 
 
 class OnPictures(TransferHead, ABC):

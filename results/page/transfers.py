@@ -79,7 +79,8 @@ def _said(spec: Mapping[str, Any]) -> str:
     pictures = "cached features of unaugmented pictures"
     if _pictures(spec) == "augmented":
         low, high = recipe["crop"]
-        pictures = f"augmented pictures (crops of {low:g} to {high:g} of the area, mirrored {recipe['flip']:g})"
+        pictures = f"augmented pictures (crops of {low:g} to {high:g} of the area, mirrored {recipe['flip']:g}"
+        pictures += f", RandAugment {recipe['rand_augment']:g})" if recipe.get("rand_augment") else ")"
     numbers = listed(f"{name} {plain_value(recipe[name])}" for name in NUMBERS if recipe.get(name) is not None)
     said = f"{spec['mode']}, {pictures}, {numbers}"
     if spec["mode"] == FULL:

@@ -6,6 +6,7 @@ from typing import Any
 
 from results_helpers import TABLE, make_record, pretrain_spec, publication
 
+from results.page import transfers
 from results.printed import render
 from results.schema import Publication, Row, Slot, Table
 
@@ -71,6 +72,21 @@ def test_the_protocol_is_printed_with_its_numbers_and_what_training_sets_lost() 
     assert "encoder: lr 0.0001, layer_decay 0.75, weight_decay 0.05 and drop_path 0.2" in text
     assert "frozen, cached features of unaugmented pictures, epochs 20" in text
     assert "left out of the training set of classify: decode_error 3" in text
+
+
+def test_a_length_in_steps_and_randaugment_are_printed_where_they_are_used() -> None:
+    recipe = {
+        "pictures": "augmented",
+        "crop": [0.9, 1.0],
+        "flip": 0.0,
+        "rand_augment": 9.0,
+        "epochs": None,
+        "steps": 5000,
+    }
+    said = transfers._said({"mode": "frozen", "recipe": recipe})
+    assert said == (
+        "frozen, augmented pictures (crops of 0.9 to 1 of the area, mirrored 0, RandAugment 9), steps 5,000"
+    )
 
 
 def test_a_table_of_cached_rows_alone_is_printed_as_before() -> None:

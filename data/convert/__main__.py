@@ -1,10 +1,11 @@
-"""Turn a folder of web pages into an MMC4 corpus this suite can train on.
+"""Turn a folder of web pages into a corpus this suite can train on.
 
-    python -m data.convert html SITE OUT
+    python -m data.convert html SITE OUT [--to obelics]
 
-SITE is any folder with .html files and the pictures they show, for instance the documentation of a program; OUT gets
-docs_shard_<k>_v2.jsonl.zip, images/<k>/<name> and manifest.json. Without similarity scores an image is matched with the
-sentence nearest to it on the page, so read the result with `--set data.sim_threshold=none`.
+SITE is any folder with .html files and the pictures they show, for instance the documentation of a program. As MMC4,
+OUT gets docs_shard_<k>_v2.jsonl.zip, images/<k>/<name> and manifest.json; without similarity scores an image is matched
+with the sentence nearest to it on the page, so read the result with `--set data.sim_threshold=none`. As OBELICS, OUT
+gets train-<k>.parquet, images/<k>.tar and manifest.json, and images stand where the page shows them.
 """
 
 import argparse
@@ -13,10 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.convert.mmc4 import NothingKept, Settings, convert, summary
+from data.convert.conversion import SHARDS, Format, NothingKept, Settings, convert, summary
 from data.convert.sentences import LANGUAGES
 from data.convert.site import FORMATS, PictureRules, Site
 from data.errors import CorpusError
+
+_READ_WITH: dict[Format, str] = {
+    "mmc4": "it has no similarity scores, so read it with --set data.sim_threshold=none",
+    "obelics": "read it with --set data.obelics",
+}
 
 
 def _url_table(path: Path) -> dict[str, str]:
@@ -63,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "html",
         formatter_class=usual,
         help="a folder of web pages with their pictures",
-        description="Convert the .html pages of SITE and the pictures they show into an MMC4 corpus in OUT. Only files "
+        description="Convert the .html pages of SITE and the pictures they show into a corpus in OUT. Only files "
         "inside SITE are read, nothing is downloaded, and SITE is not changed.",
         epilog="example: python -m data.convert html /usr/share/doc/debian-handbook/html/en-US corpora/handbook. "
         "Exit status: 0 converted; 2 wrong arguments, no SITE, no pages in it, or OUT not empty; 3 no image was kept.",
@@ -72,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         "site", type=Path, metavar="SITE", help="folder with .html, .htm, .xhtml files, or these with .gz"
     )
     html.add_argument("out", type=Path, metavar="OUT", help="folder to create")
-    html.add_argument("--to", choices=("mmc4",), default="mmc4", help="format of the corpus")
+    html.add_argument("--to", choices=tuple(SHARDS), default="mmc4", help="format of the corpus")
     html.add_argument("--formats", type=_formats, default="jpg,png,webp", help=f"kept: any of {', '.join(FORMATS)}")
     html.add_argument("--min-side", type=_at_least(1, int), default=150, help="shortest side of an image in pixels")
     html.add_argument(
@@ -90,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     args = parser().parse_args(arguments)
     settings = Settings(
+        args.to,
         PictureRules(args.formats, args.min_side, args.max_aspect),
         keep_duplicates=args.keep_duplicates,
         min_words=args.min_words,
@@ -105,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     print(summary(tally))
-    print(f"written to {args.out}; it has no similarity scores, so read it with --set data.sim_threshold=none")
+    print(f"written to {args.out}; {_READ_WITH[args.to]}")
     return 0
 
 

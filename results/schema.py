@@ -229,6 +229,7 @@ class Publication:
     references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stage -> settings the paper states
     declared: Mapping[str, Any] = field(default_factory=dict)  # the table as it was declared, see results/declared.py
+    settings: Mapping[str, str] = field(default_factory=dict)  # those of the command line, by dotted key, as given
     schema_version: int = SCHEMA_VERSION
 
     @property

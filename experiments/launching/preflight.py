@@ -17,6 +17,7 @@ from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, Part, embedded_corpus, get_corpus, get_task
 from experiments.configuration.place import Place
+from experiments.launching.feature_budget import refuse_large
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
 from results.schema import COVERAGE_COUNTS, Table
@@ -119,12 +120,14 @@ def _say_skipped(split: Split, field: str) -> None:
 def check(missing: Sequence[PlannedRun], place: Place) -> None:
     """Write the embedded corpus if it is used, look at every corpus and every picture of a downstream set, find Java.
 
-    Raises NotReady, CorpusError, or OSError when the disk is too small.
+    Raises NotReady, CorpusError, ConfigError where cached features are over their budget, or OSError when the disk is
+    too small.
     """
     spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
     if any(getattr(place.data, name) == folder / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)
+    refuse_large(missing, place)
     trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
     for corpus in dict.fromkeys(trained):
         for part in get_corpus(corpus.name).parts:

@@ -191,9 +191,8 @@ class Resolver:
                 f"holds documents; use {f'its paired version, {paired[0]!r}' if paired else 'a corpus of pairs'}, or "
                 "an objective that reads documents"
             )
-        own = facts.default
-        for key, value in {**self._implied(row), **config.objectives.get(row.objective, {})}.items():
-            own = overrides.set_field(own, key, value, prefix=f"objectives.{row.objective}")
+        changes = {**self._implied(row), **config.objectives.get(row.objective, {})}
+        own = overrides.change(facts.default, changes, prefix=f"objectives.{row.objective}")
         _refuse_small_shares(row.label, corpus, config)
         read = {part.name: part.field(config.data) for part in corpus.parts}
         sources = {CORPUS: read[corpus.name]} if len(read) == 1 else {f"{CORPUS}:{n}": f for n, f in read.items()}
@@ -238,11 +237,10 @@ class Resolver:
         """A transfer of the row's encoder, or of none, and runs it needs besides."""
         facts, data = self.catalogue.task(task), get_task(task)
         mode = _mode(row)
-        full = {**config.full.get(task, {})} if mode == FULL else {}
-        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {}), **full}
-        recipe = facts.default
-        for key, value in changes.items():
-            recipe = overrides.set_field(recipe, key, value, prefix=f"{'full' if key in full else 'transfer'}.{task}")
+        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {})}
+        recipe = overrides.change(facts.default, changes, prefix=f"transfer.{task}")
+        if mode == FULL:
+            recipe = overrides.change(recipe, config.full.get(task, {}), prefix=f"full.{task}")
         if mode == FULL and (pictures := getattr(recipe, "pictures", "augmented")) != "augmented":
             raise ConfigError(
                 f"row {row.label!r}: full transfer changes the encoder at every step, so transfer.{task}.pictures "
@@ -265,7 +263,7 @@ class Resolver:
             recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=language,
-            seed=seed,
+            seed=seed if config.transfer_seed is None else config.transfer_seed,
             inputs=inputs | self._inputs(wanted, config.data),
         )
         parents = (*([] if encoder is None else [encoder]), *extra.values())
@@ -330,7 +328,10 @@ _FULL_WEIGHT = 10  # full transfers are the longest, and start first
 
 
 def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
-    """Raises ConfigError for a setting that was changed where another one makes it mean nothing."""
+    """Raises ConfigError for a setting that was changed where another one makes it mean nothing.
+
+    Of two that say the same thing in two ways ("instead_of") exactly one is set.
+    """
     for field in fields(recipe):
         other, value = field.metadata.get("only_with", (None, None))
         if other and getattr(recipe, other) != value and getattr(recipe, field.name) != getattr(default, field.name):
@@ -338,6 +339,14 @@ def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
                 f"{prefix}.{field.name}={getattr(recipe, field.name)} means nothing with "
                 f"{prefix}.{other}={getattr(recipe, other)}; add --set {prefix}.{other}={value}"
             )
+        if twin := field.metadata.get("instead_of"):
+            ours, theirs = getattr(recipe, field.name), getattr(recipe, twin)
+            if (ours is None) == (theirs is None):
+                raise ConfigError(
+                    f"{prefix}.{twin} is {theirs} and {prefix}.{field.name} is {ours}: exactly one of them is set, "
+                    f"the other --set {prefix}.{twin if ours is not None else field.name}="
+                    f"{'none' if ours is not None else 'N'}"
+                )
 
 
 def _tokenizer(data: DataConfig) -> str:

@@ -26,7 +26,7 @@ from data.images import Centred, ImageTransform
 from data.loading.held_out import SHARE, Rest, Subset, split
 from data.loading.loader import Loader
 from data.loading.mixture import Mixture
-from data.loading.readable import training_classes, training_pairs
+from data.loading.readable import count_pairs, training_classes, training_pairs
 from data.loading.select import PairOrder, Rules, choose_images
 from data.loading.windows import Filling
 from data.readers import downstream
@@ -230,12 +230,26 @@ def open_split(place: Place, name: str, training: bool) -> Split:
     if training and name == "imagenet":
         return training_classes(folder, max_broken=broken, cache=cache)
     if training:
-        field = "top_caption" if name == "caption_train" else None
-        return training_pairs(folder, name, field, max_broken=broken, cache=cache)
+        return training_pairs(folder, name, _caption_field(name), max_broken=broken, cache=cache)
     split = _test_split(folder, name, cache)
     if own_sets(place.data).get(name) == "":  # it passes for the benchmark
         _refuse_incomplete(split, name)
     return split
+
+
+def entries(place: Place, name: str, training: bool) -> int:
+    """How many items a split has at most, from its index: no picture is read. Raises CorpusError as `open_split`."""
+    folder, cache = Path(getattr(place.data, name)), place.shared / "indexes"
+    if not training:
+        return len(_test_split(folder, name, cache))
+    if name == "imagenet":
+        return len(imagenet(folder, "train", cache=cache))
+    return count_pairs(folder, name, _caption_field(name), cache)
+
+
+def _caption_field(name: str) -> str | None:
+    """Where the captions of a training set are: LAION-COCO's in a field of its .json, the others' in their .txt."""
+    return "top_caption" if name == "caption_train" else None
 
 
 _PUBLISHED = {

@@ -211,6 +211,20 @@ def test_a_setting_renames_only_the_runs_it_reaches() -> None:
     assert {run.spec.label.split("-")[0] for run in before.runs if run.run_id not in ids(after)} == {"caption"}
 
 
+def test_a_length_in_steps_takes_the_place_of_epochs_and_is_refused_beside_them() -> None:
+    def made(*sets: str) -> list[Mapping[str, Any]]:
+        found = plan(sets=sets, catalogue=Suite()).runs
+        return [run.spec.recipe for run in found if isinstance(run.spec, TransferSpec) and run.spec.task == "caption"]
+
+    with pytest.raises(ConfigError, match=r"transfer\.caption\.epochs is 1\.0 and .*steps is 9: .*epochs=none"):
+        made("transfer.caption.steps=9")
+    with pytest.raises(ConfigError, match=r"epochs is None and .*steps is None: .*--set transfer\.caption\.steps=N"):
+        made("transfer.caption.epochs=none")
+    recipes = made("transfer.caption.steps=9", "transfer.caption.epochs=none")
+    assert {(recipe["epochs"], recipe["steps"]) for recipe in recipes} == {(None, 9)}
+    assert not any("steps" in recipe for recipe in made())
+
+
 def test_other_data_renames_the_runs_that_read_it() -> None:
     before, after = plan(), plan(digests={**DIGESTS, "flickr30k": "flickr30k-v2"})
     changed = [run for run in before.runs if run.run_id not in ids(after)]
@@ -537,3 +551,14 @@ def test_a_mixture_is_known_by_its_parts_and_their_weights() -> None:
     assert others[-1].spec.data.sim_threshold is None and others[-1].spec.data.max_images == 6
     with pytest.raises(ConfigError, match="leaves 1 to mmc4, but one of its entries may hold 6; give it more weight"):
         run("99*laion-random+mmc4")
+
+
+def test_a_seed_of_transfer_leaves_pre_training_alone_and_is_every_row_s() -> None:
+    before, after = plan(seeds=(0, 1)), plan(seeds=(0, 1), sets=["transfer_seed=7"])
+    trained = [{run.run_id for run in made.runs if run.kind is not Kind.TRANSFER} for made in (before, after)]
+    assert trained[0] == trained[1]
+    seeds = [{run.spec.seed for run in made.runs if run.kind is Kind.TRANSFER} for made in (before, after)]
+    assert seeds == [{0, 1}, {7}] and len(after.runs) == len(before.runs)
+    assert {slot.seed for slot in after.slots["table1"]} == {0, 1}
+    with pytest.raises(ConfigError, match="transfer_seed is a whole number from 0 on"):
+        plan(sets=["transfer_seed=-1"])

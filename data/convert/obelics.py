@@ -3,7 +3,6 @@
 A picture in a tar is named by the SHA-1 of its address, and the .json beside it gives the address itself.
 """
 
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from pyarrow import parquet
 
 from data.convert.article import Article, Placed
 from data.convert.site import Site
+from data.convert.tars import add_member
 from data.obelics import SCHEMA
 
 
@@ -50,8 +50,8 @@ class ObelicsShards:
                 found = placed.found
                 key = found.address_sha1
                 about = {"url": url, "key": key, "status": "success", "width": found.width, "height": found.height}
-                _add(archive, f"{key}.{found.suffix}", self._site.read(found.address))
-                _add(archive, f"{key}.json", _json(about).encode())
+                add_member(archive, f"{key}.{found.suffix}", self._site.read(found.address))
+                add_member(archive, f"{key}.json", _json(about).encode())
         self._shard += 1
         self._rows, self._images = [], {}
 
@@ -73,9 +73,3 @@ def _about(placed: Placed, url: str) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)  # without a date: equal input must give equal bytes
-    info.size = len(content)
-    archive.addfile(info, io.BytesIO(content))

@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help table1 table3 test test-slurm check mutate format setup clean
+.PHONY: help table1 table3 table5 test test-slurm check mutate format setup clean
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -13,6 +13,9 @@ table1: $(VENV)/.ready  ## the whole comparison on the embedded corpus -> result
 
 table3: $(VENV)/.ready  ## frozen and full transfer of the encoders of Table 1 -> results/tables/table3.md
 	$(BIN)/python -m experiments.sweep table3 $(ARGS)
+
+table5: $(VENV)/.ready  ## LCL on LAION, MMC4, OBELICS and a mixture -> results/tables/table5.md
+	$(BIN)/python -m experiments.sweep table5 $(ARGS)
 
 test: $(VENV)/.ready  ## every test
 	$(BIN)/python -m pytest -m "not slurm" $(ARGS)

@@ -22,7 +22,8 @@ Format = Literal["laion", "mmc4", "obelics"]
 
 # "we ... set the peak learning rate at 5e-4 for the LAION data and 3e-4 for others" (LCL section 4.1)
 PEAK_LEARNING_RATE: Mapping[str, float] = MappingProxyType(
-    {"laion": 5e-4, "laion-random": 5e-4, "mmc4": 3e-4, "mmc4-pair": 3e-4, "obelics": 3e-4}
+    {"laion": 5e-4, "laion-random": 5e-4}
+    | dict.fromkeys(("mmc4", "mmc4-pair", "mmc4-rematched", "mmc4-pair-rematched", "obelics"), 3e-4)
 )
 
 TITLES: Mapping[Format, str] = MappingProxyType(

@@ -1,9 +1,11 @@
 """Lazy bytes: small picklable objects that know where bytes lie and fetch them when called."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from data.document import Cause
 from data.errors import BadImage
@@ -37,6 +39,19 @@ class SpanBytes:
             raise BadImage(Cause.BAD_TAR, str(error)) from error
 
 
+@runtime_checkable
+class Findable(Protocol):
+    """Lazy bytes that can say whether they are there without being read."""
+
+    def is_there(self) -> bool:
+        """Whether there is something to read."""
+
+
+def is_there(read: Callable[[], bytes]) -> bool:
+    """Whether lazy bytes would be found, as far as that can be told without reading them."""
+    return read.is_there() if isinstance(read, Findable) else True
+
+
 @lru_cache(maxsize=4096)
 def _real(folder: Path) -> str:
     """Where a folder of images really lies, found once: it is asked for every image."""
@@ -61,3 +76,7 @@ class FileBytes:
                 return file.read()
         except OSError as error:
             raise BadImage(Cause.MISSING_IMAGE, f"{self.name}: {error.strerror}") from error
+
+    def is_there(self) -> bool:
+        """Whether there is such a file."""
+        return os.path.isfile(f"{self.folder}/{self.name}")

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
+from pyarrow import parquet
 
 
 def picture(seed: int) -> bytes:
@@ -41,6 +43,12 @@ def write(folder: Path) -> None:
         archive.writestr("docs_no_face_shard_0_v2.jsonl", json.dumps(page("0a.jpg")) + "\n")
     inside = page("0a.jpg", image_base64=base64.b64encode(picture(0)).decode())
     tar(folder / "corpora" / "mmc4-tars" / "000000000.tar", {"a-b.json": json.dumps(inside).encode()})
+    obelics, address = folder / "corpora" / "obelics", "http://boats.invalid/a.jpg"
+    obelics.mkdir()
+    columns = {"images": [[address, None]], "texts": [[None, "A red boat on the water."]]}
+    parquet.write_table(pa.table(columns), obelics / "train-00000-of-01335.parquet")
+    beside = {"000000000.jpg": picture(0), "000000000.json": json.dumps({"url": address}).encode()}
+    tar(obelics / "images" / "00000.tar", beside)
     pair = {"000000000.jpg": picture(1), "000000000.txt": b"a boat", "000000000.json": b'{"top_caption": "a boat"}'}
     for name in ("corpora/laion", "sets/cc12m", "sets/laion-coco"):
         tar(folder / name / "00000.tar", pair)

@@ -25,7 +25,13 @@ WITHOUT_TORCH = ("results", "experiments.configuration", "experiments.planning",
 # The rooms of experiments/, each of which may use those before it.
 ROOMS = ("configuration", "planning", "running", "launching", "publishing", "command")
 # What a room of data/ may use of the others; the ground floor is open to all of them.
-DATA_ROOMS = {"readers": (), "loading": ("readers",), "convert": (), "toyworld": (), "audit": ("loading",)}
+DATA_ROOMS = {
+    "readers": (),
+    "loading": ("readers",),
+    "convert": ("loading", "readers"),
+    "toyworld": (),
+    "audit": ("loading",),
+}
 # What results may use: numpy resamples test items, pandas makes the long form, jinja2 writes HTML and LaTeX, scipy and
 # statsmodels test.
 LIBRARIES_OF_RESULTS = {"jinja2", "markupsafe", "numpy", "pandas", "scipy", "statsmodels"} | set(

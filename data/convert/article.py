@@ -1,4 +1,4 @@
-"""A page as an MMC4 document: sentences, the pictures between them, and the sentence each picture belongs to.
+"""A page as a document: sentences, the pictures between them, and the sentence each picture belongs to.
 
 Our choice: what a page says about a picture (alt, title) follows it as text, a
 <figcaption> follows its figure, and without similarity scores a picture is matched with the sentence nearest in reading
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.convert.html import Block, Picture
-from data.convert.sentences import spans
+from data.convert.sentences import UNSPACED, spans
 from data.convert.site import Found
 
 # A word: a run of letters and digits, or one character of a script that writes no spaces.
@@ -24,6 +24,7 @@ class Sentence:
     """A sentence, and for whom it was written when that is not everyone."""
 
     text: str
+    paragraph: int  # equal for sentences of one
     image: int | None = None  # it is the alt or title of this image
     figure: int | None = None  # it is the caption of this figure
 
@@ -76,6 +77,15 @@ class Article:
             "dom_order": [placed.before for placed in self.images],
         }
 
+    def nodes(self) -> list["str | Placed"]:
+        """Texts and pictures in reading order, as OBELICS has them: paragraphs of a text have a blank line between."""
+        nodes: list[str | Placed] = []
+        at = 0
+        for placed in self.images:
+            nodes += [*_text(self.sentences[at : placed.before]), placed]
+            at = placed.before
+        return nodes + _text(self.sentences[at:])
+
     def _anchor(self, image: int, places: Sequence[int]) -> int:
         placed = self.images[image]
         if placed.inside is not None:
@@ -91,6 +101,17 @@ class Article:
         return sentence.image in (None, image)
 
 
+def _text(sentences: Sequence[Sentence]) -> list[str]:
+    """The text of some sentences, if any: those of a paragraph behind one another."""
+    text, last = "", -1
+    for sentence in sentences:
+        same = sentence.paragraph == last
+        between = "" if not text or (same and text[-1] in UNSPACED) else " " if same else "\n\n"
+        text += between + sentence.text
+        last = sentence.paragraph
+    return [text] if text else []
+
+
 def assemble(blocks: Sequence[Block], choose: Callable[[Sequence[str]], Found | None], language: str) -> Article:
     """Split the blocks of a page into sentences and put the pictures that `choose` accepts between them."""
     sentences: list[Sentence] = []
@@ -104,7 +125,7 @@ def assemble(blocks: Sequence[Block], choose: Callable[[Sequence[str]], Found | 
             while pictures and pictures[0][0] <= start:
                 _place(pictures.pop(0), None, sentences, images, _nearby(texts, number), language)
             own = len(sentences)
-            sentences.append(Sentence(texts[number][start:end], figure=block.figure))
+            sentences.append(Sentence(texts[number][start:end], number, figure=block.figure))
             while pictures and pictures[0][0] < end:
                 _place(pictures.pop(0), own, sentences, images, _nearby(texts, number), language)
         for each in pictures:
@@ -143,7 +164,7 @@ def _place(
         lower = text.lower()
         if lower in names or lower in said or not any(character.isalpha() for character in text):
             continue
-        sentences += [Sentence(text[start:end], image=image) for start, end in spans(text, language)]
+        sentences += [Sentence(text[start:end], -1 - image, image=image) for start, end in spans(text, language)]
         said += "\n" + lower
 
 

@@ -1,241 +1,39 @@
-"""The converter itself: every page of a site becomes a document of an MMC4 corpus, everything left out is counted."""
+"""Documents as MMC4: docs_shard_<k>_v2.jsonl.zip and images/<k>/<name>."""
 
 import json
-import os
-import platform
-import shutil
 import zipfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import PIL
-from tqdm import tqdm
+from data.convert.article import Article
+from data.convert.site import Site
 
-from data.convert.article import Article, assemble
-from data.convert.encodings import decode
-from data.convert.html import parse
-from data.convert.site import Found, PictureRules, Site, Skip, Unusable
-from data.errors import CorpusError
-
-CONVERTER_VERSION = 1
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # equal input must give equal bytes
 
-_WHY = {
-    Skip.OUTSIDE_SITE: "the file lies outside SITE (links followed)",
-    Skip.UNREADABLE: "cannot be opened or unpacked",
-    Skip.TOO_LARGE: "larger than the size limit",
-    Skip.SAME_FILE: "a link to a page already read",
-    Skip.NO_IMAGE: "no image left on the page",
-    Skip.TOO_SHORT: "fewer words than --min-words",
-    Skip.NO_ADDRESS: "an <img> that names no file",
-    Skip.BAD_ADDRESS: "an address that cannot be read",
-    Skip.REMOTE: "on the web, not in SITE; --urls can map it to a file",
-    Skip.MISSING: "no such file in SITE",
-    Skip.FORMAT: "not one of --formats (SVG cannot be read)",
-    Skip.UNDECODABLE: "not an image, or damaged",
-    Skip.TOO_SMALL: "a side shorter than --min-side",
-    Skip.ASPECT: "longer than --max-aspect allows",
-    Skip.DUPLICATE: "already on the same page",
-    Skip.NAME_COLLISION: "its name is taken by another image",
-}
 
+class Mmc4Shards:
+    """Writes the shards of a folder."""
 
-@dataclass(frozen=True)
-class Settings:
-    """What is kept; the defaults are those of OBELICS."""
-
-    pictures: PictureRules = PictureRules()
-    keep_duplicates: bool = False  # the same picture again on one page
-    min_words: int = 10
-    docs_per_shard: int = 1000
-    language: str = "en"
-
-
-@dataclass
-class Tally:
-    """Everything that was counted on the way; it becomes the manifest and the summary."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    pages: Counter[Skip] = field(default_factory=Counter)
-    images: Counter[Skip] = field(default_factory=Counter)
-    encodings: Counter[str] = field(default_factory=Counter)
-
-
-class NothingKept(CorpusError):
-    """The site was read, and no document is left."""
-
-
-def convert(site: Site, out: Path, settings: Settings) -> Tally:
-    """Write the MMC4 corpus of a site to `out`, whole or not at all.
-
-    Raises:
-        CorpusError: `out` is not empty or a partial result lies beside it, or the site has no pages.
-        NothingKept: no page has an image and text that pass the filters.
-    """
-    out = out.absolute()
-    partial = out.with_name(f"{out.name}.partial")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise CorpusError(f"{out} exists and is not an empty folder; give another OUT, or delete it first")
-    if partial.exists():
-        raise CorpusError(
-            f"{partial} is left over from a conversion that was killed, or one is running; delete it first"
-        )
-    names, skipped = site.pages()
-    if not names:
-        raise CorpusError(
-            f"{site.folder} holds no .html, .htm or .xhtml files (packed with .gz or not); nothing to convert"
-        )
-    tally = Tally()
-    tally.counts["pages"] = len(names) + len(skipped)
-    tally.pages.update(skip for _, skip in skipped)
-    partial.mkdir(parents=True)
-    try:
-        writer = _Writer(partial, site, settings, tally)
-        for name in tqdm(names, unit="page", desc="converting", disable=None):  # None: only on a terminal
-            writer.add(name)
-        writer.end_shard()
-        if not tally.counts["documents"]:
-            raise NothingKept(
-                f"none of the {len(names)} pages of {site.folder} has an image and text to keep. {_top(tally)}"
-            )
-        (partial / "manifest.json").write_text(json.dumps(manifest(tally, settings), indent=1) + "\n")
-        os.replace(partial, out)
-    except BaseException:  # an interrupt too: nothing half-written stays behind
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return tally
-
-
-class _Writer:
-    """Documents and images of the shard being written."""
-
-    def __init__(self, folder: Path, site: Site, settings: Settings, tally: Tally) -> None:
-        self._folder, self._site, self._settings, self._tally = folder, site, settings, tally
+    def __init__(self, folder: Path, site: Site) -> None:
+        self._folder, self._site = folder, site
         self._shard = 0
         self._lines: list[str] = []
-        self._urls: dict[str, str] = {}  # image name -> address, in this shard
 
-    def add(self, name: str) -> None:
-        """Read one page; write its document when it has one."""
-        try:
-            text, how = decode(self._site.read_page(name))
-        except Unusable as unusable:
-            self._tally.pages[unusable.skip] += 1
-            return
-        self._tally.encodings[how] += 1
-        page = parse(text)
-        seen: set[str] = set()
-        article = assemble(
-            page.blocks, lambda sources: self._choose(name, page.base, sources, seen), self._settings.language
-        )
-        if not article.images:
-            self._tally.pages[Skip.NO_IMAGE] += 1
-        elif not article.sentences or article.words < self._settings.min_words:
-            self._tally.pages[Skip.TOO_SHORT] += 1
-        else:
-            self._write(name, article)
-
-    def end_shard(self) -> None:
-        """Zip the documents collected so far."""
-        if not self._lines:
-            return
-        name = f"docs_shard_{self._shard}_v2.jsonl"
-        info = zipfile.ZipInfo(name, _ZIP_DATE)
-        info.external_attr = 0o644 << 16
-        with zipfile.ZipFile(self._folder / f"{name}.zip", "w") as archive:
-            archive.writestr(info, "".join(self._lines), zipfile.ZIP_DEFLATED)
-        self._tally.counts["shards"] += 1
-        self._shard += 1
-        self._lines, self._urls = [], {}
-
-    def _choose(self, page: str, base: str | None, candidates: Sequence[str], seen: set[str]) -> Found | None:
-        """The first candidate that passes; the reason counted for an image is that of its first candidate.
-
-        `seen` holds the hashes of the images kept from this page.
-        """
-        self._tally.counts["image_tags"] += 1
-        reasons: list[Skip] = []
-        for candidate in candidates:
-            try:
-                found = self._site.picture(self._site.address(page, base, candidate), self._settings.pictures)
-                if found.sha1 in seen and not self._settings.keep_duplicates:
-                    raise Unusable(Skip.DUPLICATE)
-                if self._urls.get(found.image_name, found.url) != found.url:
-                    raise Unusable(Skip.NAME_COLLISION)
-                seen.add(found.sha1)
-                return found
-            except Unusable as unusable:
-                reasons.append(unusable.skip)
-        self._tally.images[reasons[0] if reasons else Skip.NO_ADDRESS] += 1
-        return None
-
-    def _write(self, page: str, article: Article) -> None:
+    def add(self, url: str, article: Article) -> None:
+        """Add a document, and its images to the shard."""
         folder = self._folder / "images" / str(self._shard)
         folder.mkdir(parents=True, exist_ok=True)
         for placed in article.images:
             target = folder / placed.found.image_name
             if not target.exists():
                 target.write_bytes(self._site.read(placed.found.address))
-            self._urls[placed.found.image_name] = placed.found.url
-        record = article.record(self._site.page_url(page))
-        self._lines.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._tally.counts.update(
-            documents=1, images=len(article.images), sentences=len(article.sentences), words=article.words
-        )
-        if len(self._lines) == self._settings.docs_per_shard:
-            self.end_shard()
+        self._lines.append(json.dumps(article.record(url), ensure_ascii=False, separators=(",", ":")) + "\n")
 
-
-def manifest(tally: Tally, settings: Settings) -> dict[str, Any]:
-    """What was made and how, without anything that changes between two runs on the same input."""
-    return {
-        "format": "mmc4",
-        "converter_version": CONVERTER_VERSION,
-        "versions": {"python": platform.python_version(), "pillow": PIL.__version__},
-        "similarity": None,
-        "sim_threshold": None,  # what the reader must be told: there are no scores to compare with
-        "counts": dict(sorted(tally.counts.items())),
-        "skipped": {"pages": dict(sorted(tally.pages.items())), "images": dict(sorted(tally.images.items()))},
-        "decoded_as": dict(sorted(tally.encodings.items())),
-        "filters": {
-            "formats": sorted(settings.pictures.formats),
-            "min_side": settings.pictures.min_side,
-            "max_aspect": settings.pictures.max_aspect,
-            "keep_duplicates": settings.keep_duplicates,
-            "min_images": 1,
-            "min_words": settings.min_words,
-        },
-        "docs_per_shard": settings.docs_per_shard,
-        "language": settings.language,
-    }
-
-
-def summary(tally: Tally) -> str:
-    """The counts as a small table: what was kept, then what was left out and why."""
-    counts = tally.counts
-    rows = [
-        (
-            "pages read",
-            counts["pages"],
-            "decoded as " + ", ".join(f"{k} {v}" for k, v in sorted(tally.encodings.items())),
-        ),
-        ("documents", counts["documents"], f"in {counts['shards']} shard(s)"),
-        ("images kept", counts["images"], f"of {counts['image_tags']} <img> tags"),
-        ("sentences", counts["sentences"], f"{counts['words']:,} words"),
-    ]
-    for what, skips in (("page", tally.pages), ("image", tally.images)):
-        rows += [(f"{what} skipped: {skip}", number, _WHY[skip]) for skip, number in skips.most_common()]
-    width = max(len(name) for name, _, _ in rows)
-    return "\n".join(f"{name:<{width}}  {number:>9,}  {note}" for name, number, note in rows)
-
-
-def _top(tally: Tally) -> str:
-    """The commonest reason, in a few words."""
-    if not tally.images and not tally.counts["image_tags"]:
-        return "No page shows an image"
-    what, skips = ("images", tally.images) if tally.images else ("pages", tally.pages)
-    skip, number = skips.most_common(1)[0]
-    return f"Most {what} were left out as {skip!s} ({number}): {_WHY[skip]}"
+    def end(self) -> None:
+        """Zip the documents of the shard."""
+        name = f"docs_shard_{self._shard}_v2.jsonl"
+        info = zipfile.ZipInfo(name, _ZIP_DATE)
+        info.external_attr = 0o644 << 16
+        with zipfile.ZipFile(self._folder / f"{name}.zip", "w") as archive:
+            archive.writestr(info, "".join(self._lines), zipfile.ZIP_DEFLATED)
+        self._shard += 1
+        self._lines = []

@@ -45,7 +45,8 @@ LANGUAGES: Mapping[str, Rules] = {
 }
 
 _CLOSERS = "\"'»”’)\\]」』）】"
-_END = re.compile(rf"(?:[.!?…؟۔।]+[{_CLOSERS}]*(?=\s)|[。！？｡]+[{_CLOSERS}]*)")
+UNSPACED = "。！？｡"  # end a sentence without a space behind it
+_END = re.compile(rf"(?:[.!?…؟۔।]+[{_CLOSERS}]*(?=\s)|[{UNSPACED}]+[{_CLOSERS}]*)")
 _OPENERS = re.compile(r"[\s\"'«“‘„(\[¿¡「『（【]*")
 _ACRONYM = re.compile(r"(?:\w\.)+\w")  # U.S, e.g: the last full stop is not part of the word
 

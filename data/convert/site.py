@@ -75,9 +75,14 @@ class Found:
     height: int
 
     @property
+    def address_sha1(self) -> str:
+        """SHA-1 of the address as it is written out."""
+        return hashlib.sha1(self.url.encode()).hexdigest()
+
+    @property
     def image_name(self) -> str:
         """The file name in MMC4: 12 hexadecimal digits of the address's SHA-1, and the real format."""
-        return f"{hashlib.sha1(self.url.encode()).hexdigest()[:12]}.{self.suffix}"
+        return f"{self.address_sha1[:12]}.{self.suffix}"
 
 
 class Site:

@@ -47,6 +47,10 @@ class _Missing:
     def __call__(self) -> bytes:
         raise BadImage(Cause.MISSING_IMAGE, f"{self.name}: in none of the tars of images")
 
+    def is_there(self) -> bool:
+        """It is not."""
+        return False
+
 
 @dataclass(frozen=True)
 class LooseImages:

@@ -18,20 +18,13 @@ from filelock import FileLock
 from pyarrow import parquet
 from tqdm import tqdm
 
+from data.obelics import SCHEMA
 from data.seeds import generator
 from data.toyworld.language import Page, sample_page
 from data.toyworld.patterns import PLAIN, render
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import add_member, encoded
 
-SCHEMA = pa.schema(
-    [
-        ("images", pa.list_(pa.string())),
-        ("texts", pa.list_(pa.string())),
-        ("metadata", pa.string()),
-        ("general_metadata", pa.string()),
-    ]
-)
 ROWS_PER_GROUP = 500
 
 

@@ -30,6 +30,7 @@ class Part:
     name: str
     source: Literal["mmc4", "laion", "obelics"]  # field of DataConfig
     entries: Literal["pairs", "documents", "windows"]  # image-caption pairs, documents, or documents cut into windows
+    matching: Literal["published", "optimal"] = "published"  # optimal: data/readers/rematch.py
 
     def field(self, data: DataConfig) -> str:
         """The field of DataConfig that is read: pairs of documents may lie in a folder of their own."""
@@ -85,7 +86,9 @@ CORPORA = {
         Part("laion", "laion", "pairs"),
         Part("laion-random", "laion", "pairs"),  # the same pairs, each in an order of its own
         Part("mmc4-pair", "mmc4", "pairs"),
+        Part("mmc4-pair-rematched", "mmc4", "pairs", "optimal"),
         Part("mmc4", "mmc4", "documents"),
+        Part("mmc4-rematched", "mmc4", "documents", "optimal"),
         Part("obelics", "obelics", "windows"),
     )
 }

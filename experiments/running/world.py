@@ -32,7 +32,10 @@ from data.loading.windows import Filling
 from data.readers import downstream
 from data.readers.imagenet import IMAGENET_VAL, imagenet
 from data.readers.laion import LaionCorpus
+from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_pair import Mmc4Pairs
+from data.readers.mmc4_tars import Mmc4TarCorpus
+from data.readers.rematch import Rematched
 from data.readers.splits import checked
 from data.tokenizer import Tokenizer
 from experiments.configuration.corpora import Part, get_corpus, own_sets
@@ -54,7 +57,9 @@ def open_source(place: Place, field: str) -> FolderCorpus:
 def open_part(place: Place, spec: CorpusSpec, part: Part, seed: int) -> tuple[Corpus, Rules]:
     """A corpus of those a row reads, and its sampling rules."""
     field = part.field(place.data)
-    opened = open_source(place, field)
+    opened: FolderCorpus | Rematched = open_source(place, field)
+    if part.matching == "optimal" and isinstance(opened, Mmc4Corpus | Mmc4TarCorpus):
+        opened = Rematched(opened)
     pairs, mixed = part.entries == "pairs", spec.text_len is not None and spec.seq_len is not None
     rules = Rules(
         sim_threshold=spec.sim_threshold if part.source == "mmc4" else None,

@@ -185,6 +185,8 @@ def test_depth_does_not_matter():
         ("windows-874", "cp874", "ก"),
         ("big5", "big5hkscs", "嘅啲"),
         ("windows-31j", "cp932", "①"),
+        ("x-mac-cyrillic", "mac-cyrillic", "Слово"),
+        ("visual", "iso8859-8", "שלום"),
     ],
 )
 def test_a_declared_name_means_what_browsers_take_it_for(declared, codec, text):
@@ -494,7 +496,9 @@ def test_out_that_is_not_empty_is_left_alone(tmp_path, capsys):
 def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch, capsys):
     root, out = site(tmp_path, many()), tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("data.convert.mmc4._Writer.end_shard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "data.convert.conversion._Writer.end_shard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         assert main(["html", str(root), str(out)]) == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["site"]
     out.mkdir()  # empty is fine
@@ -533,6 +537,25 @@ def test_summary_shows_what_was_kept_and_why_the_rest_was_not(tmp_path, capsys):
     convert(tmp_path, {"i.html": page("<img src=a.png><img src=b.png>"), "a.png": picture()})
     out = capsys.readouterr().out
     assert "images kept" in out and "image skipped: missing" in out and "data.sim_threshold=none" in out
+
+
+def test_the_obelics_reader_gives_back_what_was_written(tmp_path, capsys):
+    body = "<p>First one. Second one.</p><img src=a.png alt='A red square'><p>Third 一。二。</p><img src='b c.png'>"
+    files = {"p.html": page(body), "q.html": page("<img src=a.png>"), "a.png": picture(), "b c.png": picture("blue")}
+    folder, out = site(tmp_path, files), tmp_path / "out"
+    assert main(["html", str(folder), str(out), "--to", "obelics", "--docs-per-shard", "1"]) == 0
+    assert "read it with --set data.obelics" in capsys.readouterr().out
+    assert json.loads((out / "manifest.json").read_text())["format"] == "obelics"
+    corpus = open_corpus(out)
+    first, second = corpus[0], corpus[1]
+    assert isinstance(first, RawDocument) and isinstance(second, RawDocument)
+    assert first.segments == (FILLER.strip(), "First one. Second one.", "A red square", "Third 一。二。")
+    assert first.order == (0, 1, -1, 2, 3, -2) and first.meta["url"] == "file:///p.html"
+    assert [ref.name for ref in first.images] == ["file:///a.png", "file:///b c.png"]
+    assert [ref.read() for ref in (*first.images, *second.images)] == [files["a.png"], files["b c.png"], files["a.png"]]
+    again = tmp_path / "again"
+    assert main(["html", str(folder), str(again), "--to", "obelics", "--docs-per-shard", "1"]) == 0
+    assert snapshot(out) == snapshot(again)
 
 
 def test_the_mmc4_reader_gives_back_what_was_written(tmp_path):

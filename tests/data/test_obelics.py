@@ -15,10 +15,10 @@ from data.audit.__main__ import main as audit
 from data.corpora import detect, open_corpus
 from data.document import Bad, Cause
 from data.errors import BadImage, CorpusError
+from data.obelics import SCHEMA
 from data.readers import obelics
 from data.readers.obelics import END_OF_DOCUMENT
 from data.readers.parquet import recent_groups
-from data.toyworld.obelics import SCHEMA
 
 URL = "http://boats.invalid/{}.png?size=Large"
 

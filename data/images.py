@@ -147,9 +147,11 @@ class ImageTransform:
         """The encoder's input from stacked `train` or `eval` crops: channels first, (x / 255 - mean) / std."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        # A tensor: by a number CUDA multiplies with its reciprocal, which rounds otherwise than the CPU's division.
+        most = torch.tensor(255.0, device=images.device)
         out = torch.empty(len(images), 3, *images.shape[1:3], device=images.device)
         # Into channels-first memory at once: the same values as transposing at the end, at a third of the time.
-        return out.copy_(images.permute(0, 3, 1, 2)).div_(255).sub_(mean).div_(std)
+        return out.copy_(images.permute(0, 3, 1, 2)).div_(most).sub_(mean).div_(std)
 
     def digest(self) -> str:
         """Equal for equal transforms; part of the key of every feature cache."""

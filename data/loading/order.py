@@ -28,6 +28,15 @@ class Shuffled:
             self._held = epoch, generator(self._seed, "order", epoch).permutation(self._documents)
         return int(self._held[1][at])
 
+    def home(self, epoch: int, at: int) -> int:
+        """Equal for what one reader had better read: an entry, which it may have kept since the last epoch."""
+        return self.index(epoch, at)
+
+    @property
+    def readers(self) -> int:
+        """How many readers there is work for."""
+        return self._documents
+
 
 class Windows:
     """Shards permuted, then the documents of so many of them at a time."""
@@ -38,6 +47,8 @@ class Windows:
         self._window, self._seed = window, seed
         self._sizes = np.asarray(sizes, np.int64)
         self._first = np.cumsum(self._sizes) - self._sizes  # entry of the corpus at which each shard begins
+        self._ends = np.cumsum(self._sizes)
+        self._place: tuple[int, np.ndarray] | None = None  # epoch, place of each shard in it
         self._shards: tuple[int, np.ndarray, np.ndarray] | None = None  # epoch, shards in order, where windows end
         self._held: tuple[int, int, np.ndarray] | None = None  # epoch, window, entries in order
 
@@ -55,6 +66,19 @@ class Windows:
             self._held = epoch, number, generator(self._seed, "window", epoch, number).permutation(entries)
         start = int(ends[number - 1]) if number else 0
         return int(self._held[2][at - start])
+
+    def home(self, epoch: int, at: int) -> int:
+        """Equal for what one reader had better read: the documents of a shard, which it holds open or unpacked."""
+        shard = int(np.searchsorted(self._ends, self.index(epoch, at), side="right"))
+        if self._place is None or self._place[0] != epoch:
+            assert self._shards is not None  # of this epoch, since `index` was asked
+            self._place = epoch, np.argsort(self._shards[1])
+        return int(self._place[1][shard])  # its place in the epoch: those of a window are spread evenly over readers
+
+    @property
+    def readers(self) -> int:
+        """How many readers there is work for: one opens a shard, and a window is read at a time."""
+        return min(self._window, len(self._sizes))
 
 
 def order_of(corpus: Corpus, seed: int) -> Shuffled | Windows:

@@ -11,7 +11,7 @@ from PIL import Image as Pil
 
 from data.document import Bad, Cause, Corpus
 from data.errors import BadImage
-from data.images import ImageTransform
+from data.images import ImageTransform, JpegDecoding
 from data.loading.cache import Bounded, Pictures
 from data.loading.collate import Item
 from data.loading.select import Prepared, Rules, build, place, prepare, truncate
@@ -38,6 +38,7 @@ class Drawing:
     seq_len: int  # tokens of a row
     seed: int
     cache_documents: int  # tokenised documents to keep
+    jpeg: JpegDecoding = "full"
 
 
 class Drawer:
@@ -46,6 +47,7 @@ class Drawer:
     def __init__(self, of: Drawing, pictures: Pictures) -> None:
         self._corpus, self._tokenizer, self._transform, self._rules = of.corpus, of.tokenizer, of.transform, of.rules
         self._patches, self._seq_len, self._seed, self._pictures = of.patches, of.seq_len, of.seed, pictures
+        self._at_least = of.transform.size if of.jpeg == "scaled" else None
         self._documents = _prepared.setdefault(of.corpus, {}).setdefault(
             (of.rules, of.tokenizer.digest, of.seed, of.cache_documents), Bounded(of.cache_documents)
         )
@@ -61,7 +63,7 @@ class Drawer:
             return prepared, []
         codes = place(prepared, self._rules, self._seed, epoch)
         lengths = [len(text.ids) for text in prepared.texts]
-        pictures: dict[int, Pil.Image] = {}
+        pictures: dict[int, tuple[Pil.Image, int]] = {}
         removed = list(prepared.removed)
         while True:
             kept, cut = truncate(codes, lengths, self._patches, self._seq_len)
@@ -74,7 +76,7 @@ class Drawer:
             for code in wanted:
                 if code not in pictures:
                     try:
-                        pictures[code] = self._pictures(prepared.images[-1 - code])
+                        pictures[code] = self._pictures(prepared.images[-1 - code], self._at_least)
                     except BadImage as error:
                         broken.add(code)
                         removed.append(Bad(prepared.uid, error.cause, error.message))
@@ -83,10 +85,9 @@ class Drawer:
             if self._rules.text_len is not None:
                 return removed[0], []  # a pair is its image: one cause, counted once
             codes = tuple(code for code in codes if code not in broken)
-        crops = tuple(
-            self._transform.train(
-                pictures[code], generator(self._seed, epoch, prepared.uid, "crop", prepared.numbers[-1 - code])
-            )
-            for code in wanted
-        )
-        return Item(build(prepared, kept, cut), crops, stable_seed(self._seed, epoch, prepared.uid)), removed
+        crops = []
+        for code in wanted:
+            picture, divided = pictures[code]
+            rng = generator(self._seed, epoch, prepared.uid, "crop", prepared.numbers[-1 - code])
+            crops.append(self._transform.train(picture, rng, divided))
+        return Item(build(prepared, kept, cut), tuple(crops), stable_seed(self._seed, epoch, prepared.uid)), removed

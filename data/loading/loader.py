@@ -15,12 +15,12 @@ from typing import Any
 
 from data.batch import Batch, Layout
 from data.document import Bad, Cause, Corpus
-from data.images import ImageTransform
+from data.images import ImageTransform, JpegDecoding
 from data.loading.cache import PICTURE_BYTES, Pictures, shared_pictures
 from data.loading.collate import Item, collate
 from data.loading.draw import Drawer, Drawing
 from data.loading.entries import Elsewhere, Entries, Entry
-from data.loading.order import Windows, order_of
+from data.loading.order import Windows, order_of, too_many_readers
 from data.loading.progress import Progress
 from data.loading.ranks import rank
 from data.loading.readers import Readers
@@ -54,6 +54,7 @@ class Loader:
         pictures: Pictures = shared_pictures,
         workers: int = 0,
         device: str = "cpu",
+        jpeg: JpegDecoding = "full",
     ) -> None:
         """Check that the pieces fit; nothing is read yet.
 
@@ -75,6 +76,7 @@ class Loader:
             pictures: holds decoded images; equal for all loaders of a process.
             workers: processes that read for this rank while it trains; 0 reads in this process, between steps.
             device: where pictures are normalised; until there they are bytes.
+            jpeg: whether JPEGs much larger than the encoder's input are decoded at a fraction of their size.
 
         Raises:
             ValueError: an empty corpus, lengths, layouts and rules that contradict each other, or readers without work.
@@ -99,6 +101,7 @@ class Loader:
             seq_len=seq_len,
             seed=seed,
             cache_documents=0 if streamed else cache_documents,
+            jpeg=jpeg,
         )
         self._picture_bytes = 0 if streamed else PICTURE_BYTES
         self._drawer = Drawer(self._drawing, Pictures(0) if streamed else pictures)
@@ -121,23 +124,12 @@ class Loader:
             problems.append(f"images_per_step is {self.images_per_step}, but one document may hold {most} images")
         if self.total_images < 1:
             problems.append(f"total_images is {self.total_images}; a run needs at least 1")
-        problems += self._idle_readers()
+        if self.workers < 0:
+            problems.append(f"workers is {self.workers}; it is a number of processes, 0 for none")
+        if said := too_many_readers(self._order, self.workers, rank()[1]):
+            problems.append(said)
         if problems:
             raise ValueError(f"cannot load corpus {name!r}: " + "; ".join(problems))
-
-    def _idle_readers(self) -> list[str]:
-        _, ranks = rank()
-        if self.workers < 0:
-            return [f"data.workers is {self.workers}; it is a number of processes, 0 for none"]
-        readers, work = ranks * max(1, self.workers), self._order.readers
-        if readers == 1 or readers <= work:
-            return []
-        read = f"in {self._order.name}" if isinstance(self._order, Windows) else "by entry"
-        advice = f"set data.workers to at most {work // ranks}" if work >= ranks else f"use at most {work} ranks"
-        return [
-            f"data.workers={self.workers} on {ranks} ranks are {readers} readers, but it is read {read}, which is work "
-            f"for {work}; {advice}"
-        ]
 
     @property
     def coverage(self) -> Counter[str]:
@@ -169,7 +161,12 @@ class Loader:
             "seq_len": self.seq_len,
             "images_per_step": self.images_per_step,
             "seed": self.seed,
-        } | ({"order": self._order.name} if isinstance(self._order, Windows) else {})
+        } | self._not_usual()
+
+    def _not_usual(self) -> dict[str, Any]:
+        """What states do not say where it is as ever."""
+        order = {"order": self._order.name} if isinstance(self._order, Windows) else {}
+        return order | ({} if self._drawing.jpeg == "full" else {"jpeg": self._drawing.jpeg})
 
     def batches(self, start: int | Mapping[str, Any] = 0) -> Iterator[Batch]:
         """The batches after `start`, equal to those an uninterrupted iteration gives from there.

@@ -86,3 +86,19 @@ def order_of(corpus: Corpus, seed: int) -> Shuffled | Windows:
     if isinstance(corpus, Sharded) and corpus.window is not None:
         return Windows(corpus.shard_sizes, corpus.window, seed)
     return Shuffled(len(corpus), seed)
+
+
+def too_many_readers(order: Shuffled | Windows, workers: int, ranks: int = 1) -> str | None:
+    """What to say where some of the readers would never get anything to read; None where all of them do.
+
+    workers: processes that read for each rank; 0 is the rank itself.
+    """
+    readers, work = ranks * max(1, workers), order.readers
+    if readers == 1 or readers <= work:
+        return None
+    read = f"in {order.name}, each shard by one reader" if isinstance(order, Windows) else "entry by entry"
+    advice = f"set data.workers to at most {work // ranks}" if work >= ranks else f"use at most {work} ranks"
+    return (
+        f"data.workers={workers} on {ranks} ranks makes {readers} readers, but it is read {read}, which is work for "
+        f"{work}; {advice}"
+    )

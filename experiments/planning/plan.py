@@ -299,6 +299,7 @@ def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
         seq_len=None if corpus.pairs else data.seq_len,
         sim_threshold=data.sim_threshold if chosen else None,
         max_images=data.max_images if chosen else None,
+        jpeg=data.jpeg,
     )
 
 

@@ -39,6 +39,7 @@ from experiments.configuration.corpora import get_corpus, own_sets
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import CorpusSpec, EncoderSpec, PretrainSpec, load_spec
+from experiments.running.training import device
 from objectives.base import Objective
 from transfer.encoder import Encoder
 
@@ -114,7 +115,7 @@ class Pretraining:
     def __init__(self, place: Place, spec: PretrainSpec, objective: type[Objective], config: Objective.Config) -> None:
         assert spec.data is not None
         self.spec, self.objective, self.config = spec, objective, config
-        self._max_broken = place.data.max_broken
+        self._max_broken, self._workers = place.data.max_broken, place.data.workers
         self.size: Size = from_plain(Size, spec.model, "model")
         corpus, self.rules = open_pretraining(place, spec.data, spec.seed)
         self.training, self.held_out = split(corpus)
@@ -122,7 +123,7 @@ class Pretraining:
 
     def loader(self) -> Loader:
         """Batches of the run, never of what is held out."""
-        return self._loader(self.training, ImageTransform(self.size.vision.image_size))
+        return self._loader(self.training, ImageTransform(self.size.vision.image_size), self._workers)
 
     def probe(self, images: int) -> Batch | None:
         """Up to so many held-out images, the same for every row of the corpus; None where none can be held out."""
@@ -138,7 +139,7 @@ class Pretraining:
             f"a corpus of fewer than {SHARE} documents holds out none"
         )
 
-    def _loader(self, corpus: Corpus, transform: ImageTransform) -> Loader:
+    def _loader(self, corpus: Corpus, transform: ImageTransform, workers: int = 0) -> Loader:
         data, patches = self.spec.data, self.size.vision.num_patches
         assert data is not None
         return Loader(
@@ -154,6 +155,9 @@ class Pretraining:
             seed=self.spec.seed,
             rules=self.rules,
             max_broken=self._max_broken,
+            workers=workers,
+            device=device(),
+            jpeg=data.jpeg,
         )
 
 

@@ -183,6 +183,18 @@ def test_a_shard_is_read_by_one_reader_and_a_window_by_all(monkeypatch: pytest.M
     assert {order.home(0, at) % 3 for at in range(30)} == {0, 1, 2}
 
 
+def test_how_jpegs_are_decoded_belongs_to_a_run(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.fromarray(generator("jpeg").integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(out, "JPEG")
+    write_shards([(f"{i:04d}", {"jpg": out.getvalue(), "txt": b"a"}) for i in range(20)], tmp_path)
+    runs = [load(tmp_path, jpeg=jpeg, total_images=16) for jpeg in ("full", "scaled")]
+    full, scaled = (next(run.batches()).images for run in runs)
+    assert 0 < (full - scaled).abs().mean() < 1
+    for run, other in itertools.permutations(runs):
+        with pytest.raises(ValueError, match="jpeg"):
+            run.batches(other.state())
+
+
 # -- ranks --------------------------------------------------------------------------------------------------------
 
 
@@ -328,13 +340,15 @@ class Parent:
 def test_more_readers_than_shards_read_together_are_refused_with_what_would_do(
     pairs: Path, pages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=r"data\.workers is -1"):
+    with pytest.raises(ValueError, match="workers is -1"):
         load(pages, workers=-1)
     with pytest.raises(
-        ValueError, match=r"workers=99 on 1 ranks are 99 readers.*work for 60; set data\.workers to at most 60"
+        ValueError, match=r"workers=99 on 1 ranks makes 99 readers.*work for 60; set data\.workers to at most 60"
     ):
         load(pages, workers=99)
     monkeypatch.setattr(laion, "window_of", lambda entries, shards: 3)
     load(pairs, workers=3)
-    with pytest.raises(ValueError, match=r"windows of 3 shards, which is work for 3; set data\.workers to at most 3"):
+    with pytest.raises(
+        ValueError, match=r"windows of 3 shards, each.*, which is work for 3; set data\.workers to at most 3"
+    ):
         load(pairs, workers=4)

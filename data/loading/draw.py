@@ -3,6 +3,7 @@
 Who reads it makes no difference: an entry of an epoch is the same in this process and in any reader (reader.py).
 """
 
+import sys
 from collections.abc import Hashable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -35,7 +36,7 @@ class Drawing:
     transform: ImageTransform
     rules: Rules
     patches: int  # of an image; lengths are counted with them
-    seq_len: int  # tokens of a row
+    seq_len: int | None  # tokens after which a document is cut; None: it is not
     seed: int
     cache_documents: int  # tokenised documents to keep
     jpeg: JpegDecoding = "full"
@@ -46,7 +47,8 @@ class Drawer:
 
     def __init__(self, of: Drawing, pictures: Pictures) -> None:
         self._corpus, self._tokenizer, self._transform, self._rules = of.corpus, of.tokenizer, of.transform, of.rules
-        self._patches, self._seq_len, self._seed, self._pictures = of.patches, of.seq_len, of.seed, pictures
+        self._patches, self._seed, self._pictures = of.patches, of.seed, pictures
+        self._seq_len = sys.maxsize if of.seq_len is None else of.seq_len
         self._at_least = of.transform.size if of.jpeg == "scaled" else None
         self._documents = _prepared.setdefault(of.corpus, {}).setdefault(
             (of.rules, of.tokenizer.digest, of.seed, of.cache_documents), Bounded(of.cache_documents)

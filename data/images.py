@@ -38,6 +38,9 @@ Resize = Literal["shortest", "squash"]
 _SAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
+JpegDecoding = Literal["full", "scaled"]  # every pixel; or, where that is enough, half, a quarter, an eighth of a side
+
+
 def open_image(source: ImageRef | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode one image to RGB. EXIF orientation is ignored, of an animation the first frame is taken.
 
@@ -49,6 +52,19 @@ def open_image(source: ImageRef | bytes, max_pixels: int = MAX_PIXELS) -> Image.
         BadImage: oversize (more than max_pixels by the header), decode_error (not an image, truncated, damaged),
             or whatever cause `source.read` names.
     """
+    return _open(source, max_pixels, None)[0]
+
+
+def open_scaled(source: ImageRef | bytes, at_least: int) -> tuple[Image.Image, int]:
+    """As `open_image`, but a JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 whose sides are `at_least` pixels.
+
+    The JPEG decoder then leaves out what it would only average away. Also gives by how much the sides were divided.
+    How near it comes is in docs/data.md.
+    """
+    return _open(source, MAX_PIXELS, at_least)
+
+
+def _open(source: ImageRef | bytes, max_pixels: int, at_least: int | None) -> tuple[Image.Image, int]:
     if not 0 < max_pixels <= HARD_MAX_PIXELS:
         raise ValueError(f"max_pixels is {max_pixels}; it must lie in 1..{HARD_MAX_PIXELS}, the hard limit")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
@@ -59,8 +75,11 @@ def open_image(source: ImageRef | bytes, max_pixels: int = MAX_PIXELS) -> Image.
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(Cause.OVERSIZE, f"{name}: {width} x {height} pixels, the limit is {max_pixels}")
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))  # does nothing where the format knows no scales
+            divided = round(width / image.width)
             image.load()
-            return _to_rgb(image)
+            return _to_rgb(image), divided
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(Cause.OVERSIZE, f"{name}: {error}") from error
     except UnidentifiedImageError as error:
@@ -111,9 +130,15 @@ class ImageTransform:
         """The same, its training crops keeping such shares of the area."""
         return replace(self, scale=scale)
 
-    def train(self, image: Image.Image, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
-        """A random resized crop (no flip, no colour jitter), uint8. The generator alone decides."""
-        top, left, height, width = self.crop_box(_rgb(image).height, image.width, rng)
+    def train(self, image: Image.Image, rng: np.random.Generator, divided: int = 1) -> UInt8[np.ndarray, "s s 3"]:
+        """A random resized crop (no flip, no colour jitter), uint8. The generator alone decides.
+
+        divided: as `open_scaled` gives it; the crop is the one of the whole picture.
+        """
+        top, left, height, width = self.crop_box(_rgb(image).height * divided, image.width * divided, rng)
+        if divided > 1:
+            box = (left / divided, top / divided, (left + width) / divided, (top + height) / divided)
+            return np.asarray(image.resize((self.size, self.size), _SAMPLING[self.interpolation], box=box))
         crop = image.crop((left, top, left + width, top + height))
         return np.asarray(crop.resize((self.size, self.size), _SAMPLING[self.interpolation]))
 
@@ -153,9 +178,11 @@ class ImageTransform:
         """The encoder's input from stacked `train` or `eval` crops: channels first, (x / 255 - mean) / std."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        # A tensor: by a number CUDA multiplies with its reciprocal, which rounds otherwise than the CPU's division.
+        most = torch.tensor(255.0, device=images.device)
         out = torch.empty(len(images), 3, *images.shape[1:3], device=images.device)
         # Into channels-first memory at once: the same values as transposing at the end, at a third of the time.
-        return out.copy_(images.permute(0, 3, 1, 2)).div_(255).sub_(mean).div_(std)
+        return out.copy_(images.permute(0, 3, 1, 2)).div_(most).sub_(mean).div_(std)
 
     def digest(self) -> str:
         """Equal for equal transforms; part of the key of every feature cache."""
@@ -168,7 +195,7 @@ class ImageTransform:
 class Centred(ImageTransform):
     """The same encoder input for a loader that feeds a probe: training crops are the evaluation's, without chance."""
 
-    def train(self, image: Image.Image, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
+    def train(self, image: Image.Image, rng: np.random.Generator, divided: int = 1) -> UInt8[np.ndarray, "s s 3"]:
         """The evaluation's crop; nothing is drawn."""
         return self.eval(image)
 

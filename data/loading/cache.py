@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from PIL import Image as Pil
 
 from data.document import ImageRef
-from data.images import open_image
+from data.images import open_image, open_scaled
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -42,18 +42,22 @@ class Pictures:
 
     def __init__(self, budget: int) -> None:
         """budget: bytes to hold."""
-        self._held: Bounded[Hashable, tuple[tuple[int, int], bytes]] = Bounded(budget)
+        self._held: Bounded[Hashable, tuple[tuple[int, int], bytes, int]] = Bounded(budget)
 
-    def __call__(self, ref: ImageRef) -> Pil.Image:
-        """The picture. Raises BadImage as `open_image` does."""
-        held = self._held.get(ref.read)
+    def __call__(self, ref: ImageRef, at_least: int | None = None) -> tuple[Pil.Image, int]:
+        """The picture, and by how much its sides were divided: 1, unless `at_least` allows more (`open_scaled`).
+
+        Raises BadImage as `open_image` does.
+        """
+        held = self._held.get((ref.read, at_least))
         if held is not None:
-            return Pil.frombytes("RGB", *held)
-        picture = open_image(ref)
-        size = 3 * picture.width * picture.height
-        if self._held.has_room(size):
-            self._held.put(ref.read, (picture.size, picture.tobytes()), size)
-        return picture
+            size, pixels, divided = held
+            return Pil.frombytes("RGB", size, pixels), divided
+        picture, divided = (open_image(ref), 1) if at_least is None else open_scaled(ref, at_least)
+        room = 3 * picture.width * picture.height
+        if self._held.has_room(room):
+            self._held.put((ref.read, at_least), (picture.size, picture.tobytes(), divided), room)
+        return picture, divided
 
 
 PICTURE_BYTES = 512 * 2**20

@@ -5,7 +5,7 @@ operation for the whole batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -31,6 +31,18 @@ class Item:
     images: tuple[UInt8[np.ndarray, "s s 3"], ...]  # one for each Image segment, transformed, not yet normalised
     doc_seed: int
 
+    def first(self, images: int) -> "Item":
+        """The same document with at most that many images, the first ones; its text stays."""
+        if images >= len(self.images):
+            return self
+        position = 0
+        kept = []
+        for part in self.document.segments:
+            position += isinstance(part, Image)
+            if not isinstance(part, Image) or position <= images:
+                kept.append(part)
+        return replace(self, document=replace(self.document, segments=tuple(kept)), images=self.images[:images])
+
 
 def collate(
     items: Sequence[Item],
@@ -43,10 +55,12 @@ def collate(
     transform: ImageTransform,
     writing: Writing,
     filling: Filling = Filling.DOCUMENT,
+    device: str = "cpu",
 ) -> Batch:
     """The batch of those documents, rendered once for each layout. Raises ValueError for an empty or misfit batch.
 
     patches: of an image; windows are cut by them, whatever `slots` the rows have.
+    device: where the images are normalised and stay; they go there as bytes. The rest is for `Batch.to`.
     """
     if not items:
         raise ValueError("a batch needs at least 1 document, got 0")
@@ -67,8 +81,9 @@ def collate(
             rendered = [render(item.document, layout, slots, special, item.doc_seed, writing) for item in items]
             rows[layout] = pad_rows(rendered, seq_len, special.pad)
     refs = [part.ref for item in items for part in item.document.segments if isinstance(part, Image)]
+    pixels = torch.from_numpy(np.stack([image for item in items for image in item.images]))
     return Batch(
-        images=transform.normalise(torch.from_numpy(np.stack([image for item in items for image in item.images]))),
+        images=transform.normalise(pixels.to(device)),
         rows=rows,
         labels=torch.tensor([-1 if ref.label is None else ref.label for ref in refs], dtype=torch.int64),
         doc_uid=tuple(uid for uid, _, _ in about),

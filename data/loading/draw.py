@@ -1,18 +1,21 @@
-"""One document at a time: sampled, tokenised, its images decoded and cropped; what cannot be decoded is removed."""
+"""One document at a time: sampled, tokenised, its images decoded and cropped; what cannot be decoded is removed.
+
+Who reads it makes no difference: an entry of an epoch is the same in this process and in any reader (reader.py).
+"""
 
 import sys
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from PIL import Image as Pil
 
-from data.document import Bad, Cause, Corpus, Image
+from data.document import Bad, Cause, Corpus
 from data.errors import BadImage
-from data.images import ImageTransform
+from data.images import ImageTransform, JpegDecoding
 from data.loading.cache import Bounded, Pictures
 from data.loading.collate import Item
-from data.loading.select import Prepared, Rules, Sample, build, place, prepare, truncate
+from data.loading.select import Prepared, Rules, build, place, prepare, truncate
 from data.seeds import generator, stable_seed
 from data.tokenizer import Tokenizer
 
@@ -20,55 +23,39 @@ from data.tokenizer import Tokenizer
 _prepared: WeakKeyDictionary[Corpus, dict[Hashable, Bounded[int, Prepared | Bad]]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A sampled document with its images decoded, before cropping."""
+# What came of an entry, and the images and sentences that had to be removed on the way.
+Drawn = tuple[Item | Bad, list[Bad]]
 
-    document: Sample
-    pictures: tuple[Pil.Image, ...]
-    numbers: tuple[int, ...]  # of the pictures in the raw document: part of the name of each crop
-    epoch: int
 
-    def first(self, images: int) -> "Drawn":
-        """The same document with at most that many images, the first ones; its text stays."""
-        if images >= len(self.pictures):
-            return self
-        position = 0
-        kept = []
-        for part in self.document.segments:
-            position += isinstance(part, Image)
-            if not isinstance(part, Image) or position <= images:
-                kept.append(part)
-        document = replace(self.document, segments=tuple(kept))
-        return replace(self, document=document, pictures=self.pictures[:images], numbers=self.numbers[:images])
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawing:
+    """What documents of a run are made of and how: all that another process needs to make the same ones."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    transform: ImageTransform
+    rules: Rules
+    patches: int  # of an image; lengths are counted with them
+    seq_len: int | None  # tokens after which a document is cut; None: it is not
+    seed: int
+    cache_documents: int  # tokenised documents to keep
+    jpeg: JpegDecoding = "full"
 
 
 class Drawer:
     """Reads documents of a corpus under the rules of a run; a function of (seed, epoch, index) but for its caches."""
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        tokenizer: Tokenizer,
-        transform: ImageTransform,
-        rules: Rules,
-        *,
-        patches: int,
-        seq_len: int | None,
-        seed: int,
-        cache_documents: int,
-        pictures: Pictures,
-    ) -> None:
-        """seq_len: where a document is cut; None: nowhere."""
-        self._corpus, self._tokenizer, self._transform, self._rules = corpus, tokenizer, transform, rules
-        self._patches, self._seed, self._pictures = patches, seed, pictures
-        self._seq_len = sys.maxsize if seq_len is None else seq_len
-        self._documents = _prepared.setdefault(corpus, {}).setdefault(
-            (rules, tokenizer.digest, seed, cache_documents), Bounded(cache_documents)
+    def __init__(self, of: Drawing, pictures: Pictures) -> None:
+        self._corpus, self._tokenizer, self._transform, self._rules = of.corpus, of.tokenizer, of.transform, of.rules
+        self._patches, self._seed, self._pictures = of.patches, of.seed, pictures
+        self._seq_len = sys.maxsize if of.seq_len is None else of.seq_len
+        self._at_least = of.transform.size if of.jpeg == "scaled" else None
+        self._documents = _prepared.setdefault(of.corpus, {}).setdefault(
+            (of.rules, of.tokenizer.digest, of.seed, of.cache_documents), Bounded(of.cache_documents)
         )
 
-    def read(self, index: int, epoch: int) -> tuple[Drawn | Bad, list[Bad]]:
-        """One document with its images decoded, and the images that had to be removed on the way."""
+    def read(self, index: int, epoch: int) -> Drawn:
+        """One document with its crops; each is named by (seed, epoch, document, image) alone."""
         prepared = self._documents.get(index)
         if prepared is None:
             raw = self._corpus[index]
@@ -78,7 +65,7 @@ class Drawer:
             return prepared, []
         codes = place(prepared, self._rules, self._seed, epoch)
         lengths = [len(text.ids) for text in prepared.texts]
-        pictures: dict[int, Pil.Image] = {}
+        pictures: dict[int, tuple[Pil.Image, int]] = {}
         removed = list(prepared.removed)
         while True:
             kept, cut = truncate(codes, lengths, self._patches, self._seq_len)
@@ -91,7 +78,7 @@ class Drawer:
             for code in wanted:
                 if code not in pictures:
                     try:
-                        pictures[code] = self._pictures(prepared.images[-1 - code])
+                        pictures[code] = self._pictures(prepared.images[-1 - code], self._at_least)
                     except BadImage as error:
                         broken.add(code)
                         removed.append(Bad(prepared.uid, error.cause, error.message))
@@ -100,15 +87,9 @@ class Drawer:
             if self._rules.text_len is not None:
                 return removed[0], []  # a pair is its image: one cause, counted once
             codes = tuple(code for code in codes if code not in broken)
-        numbers = tuple(prepared.numbers[-1 - code] for code in wanted)
-        document = build(prepared, kept, cut)
-        return Drawn(document, tuple(pictures[code] for code in wanted), numbers, epoch), removed
-
-    def crop(self, drawn: Drawn) -> Item:
-        """The document with its crops; each is named by (seed, epoch, document, image) alone."""
-        uid = drawn.document.uid
-        images = tuple(
-            self._transform.train(picture, generator(self._seed, drawn.epoch, uid, "crop", number))
-            for picture, number in zip(drawn.pictures, drawn.numbers, strict=True)
-        )
-        return Item(drawn.document, images, stable_seed(self._seed, drawn.epoch, uid))
+        crops = []
+        for code in wanted:
+            picture, divided = pictures[code]
+            rng = generator(self._seed, epoch, prepared.uid, "crop", prepared.numbers[-1 - code])
+            crops.append(self._transform.train(picture, rng, divided))
+        return Item(build(prepared, kept, cut), tuple(crops), stable_seed(self._seed, epoch, prepared.uid)), removed

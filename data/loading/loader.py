@@ -3,22 +3,27 @@
 Our choice, so that a run continues exactly and on any number of workers: the position in the corpus is all there is to
 remember; the order of an epoch is a function of (seed, epoch), and every other choice one of (seed, epoch, document).
 A step ends with the document that brings the images of the run to its share, so objectives that read the same corpus
-see the same documents in the same steps, whatever layouts they ask for.
+see the same documents in the same steps, whatever layouts they ask for, however many processes read for them
+(entries.py). Ranks that train together give each its own documents of a step, and all give equally many steps.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from data.batch import Batch, Layout
 from data.document import Bad, Cause, Corpus
-from data.images import ImageTransform
-from data.loading.cache import Pictures, shared_pictures
+from data.images import ImageTransform, JpegDecoding
+from data.loading.cache import PICTURE_BYTES, Pictures, shared_pictures
 from data.loading.collate import Item, collate
-from data.loading.draw import Drawer, Drawn
-from data.loading.order import Windows, order_of
+from data.loading.draw import Drawer, Drawing
+from data.loading.entries import Elsewhere, Entries, Entry
+from data.loading.order import Windows, order_of, too_many_readers
 from data.loading.progress import Progress
+from data.loading.ranks import rank
+from data.loading.readers import Readers
 from data.loading.render import PAIR_LAYOUTS, Writing
 from data.loading.select import Rules
 from data.loading.windows import Filling
@@ -49,6 +54,9 @@ class Loader:
         max_broken: float = 0.5,
         cache_documents: int = 65_536,
         pictures: Pictures = shared_pictures,
+        workers: int = 0,
+        device: str = "cpu",
+        jpeg: JpegDecoding = "full",
     ) -> None:
         """Check that the pieces fit; nothing is read yet.
 
@@ -69,32 +77,37 @@ class Loader:
             max_broken: share of the wanted documents over the window that may be broken; more refuses the corpus.
             cache_documents: tokenised documents to keep.
             pictures: holds decoded images; equal for all loaders of a process.
+            workers: processes that read for this rank while it trains; 0 reads in this process, between steps.
+            device: where pictures are normalised; until there they are bytes.
+            jpeg: whether JPEGs much larger than the encoder's input are decoded at a fraction of their size.
 
         Raises:
-            ValueError: an empty corpus, or lengths, layouts and rules that contradict each other.
+            ValueError: an empty corpus, lengths, layouts and rules that contradict each other, or readers without work.
         """
         self.corpus, self.tokenizer, self.transform = corpus, tokenizer, transform
         self.layouts, self.slots, self.patches, self.seq_len = tuple(layouts), slots, patches, seq_len
         self.images_per_step, self.total_images, self.seed = images_per_step, total_images, seed
         self.rules, self.writing, self.filling = rules, writing or Writing(), filling
-        self.max_broken = max_broken
+        self.max_broken, self.workers, self.device = max_broken, workers, device
+        self._order = order_of(corpus, seed)
         self._check()
         self.steps = -(-total_images // images_per_step)
         self._progress = Progress()
-        self._order = order_of(corpus, seed)
         # What is read in windows comes back an epoch later: to keep any of it would fill the memory and serve nobody.
         streamed = isinstance(self._order, Windows)
-        self._drawer = Drawer(
-            corpus,
-            tokenizer,
-            transform,
-            rules,
+        self._drawing = Drawing(
+            corpus=corpus,
+            tokenizer=tokenizer,
+            transform=transform,
+            rules=rules,
             patches=patches,
             seq_len=seq_len if filling is Filling.DOCUMENT else None,
             seed=seed,
             cache_documents=0 if streamed else cache_documents,
-            pictures=Pictures(0) if streamed else pictures,
+            jpeg=jpeg,
         )
+        self._picture_bytes = 0 if streamed else PICTURE_BYTES
+        self._drawer = Drawer(self._drawing, Pictures(0) if streamed else pictures)
 
     def _check(self) -> None:
         name, text_len = self.corpus.name, self.rules.text_len
@@ -106,6 +119,10 @@ class Loader:
             problems.append(f"layouts {pairs_only} write pairs, but rules.text_len is None (a corpus of documents)")
         if self.filling is Filling.WINDOWS and text_len is not None:
             problems.append(f"windows hold documents, but rules.text_len={text_len} says pairs")
+        if self.filling is Filling.WINDOWS and rank()[1] > 1:
+            problems.append(
+                "windows run over the documents of a whole step, which several ranks would share; use one rank"
+            )
         if not 1 <= self.slots <= self.patches:
             problems.append(f"slots is {self.slots}; lengths are counted with patches={self.patches}, the most allowed")
         need = self.patches + 4 + (text_len or 0)
@@ -116,6 +133,10 @@ class Loader:
             problems.append(f"images_per_step is {self.images_per_step}, but one document may hold {most} images")
         if self.total_images < 1:
             problems.append(f"total_images is {self.total_images}; a run needs at least 1")
+        if self.workers < 0:
+            problems.append(f"workers is {self.workers}; it is a number of processes, 0 for none")
+        if said := too_many_readers(self._order, self.workers, rank()[1]):
+            problems.append(said)
         if problems:
             raise ValueError(f"cannot load corpus {name!r}: " + "; ".join(problems))
 
@@ -149,9 +170,13 @@ class Loader:
             "seq_len": self.seq_len,
             "images_per_step": self.images_per_step,
             "seed": self.seed,
-            **({"order": self._order.name} if isinstance(self._order, Windows) else {}),
-            **({"filling": self.filling.value} if self.filling is not Filling.DOCUMENT else {}),
-        }
+        } | self._not_usual()
+
+    def _not_usual(self) -> dict[str, Any]:
+        """What states do not say where it is as ever."""
+        order = {"order": self._order.name} if isinstance(self._order, Windows) else {}
+        filling = {"filling": self.filling.value} if self.filling is not Filling.DOCUMENT else {}
+        return order | filling | ({} if self._drawing.jpeg == "full" else {"jpeg": self._drawing.jpeg})
 
     def batches(self, start: int | Mapping[str, Any] = 0) -> Iterator[Batch]:
         """The batches after `start`, equal to those an uninterrupted iteration gives from there.
@@ -163,17 +188,14 @@ class Loader:
             ValueError: a step outside the run, or a state of another run.
             CorpusError: too many documents had to be skipped; names causes and examples.
         """
-        if isinstance(start, int):
-            if not 0 <= start <= self.steps:
-                raise ValueError(f"start is step {start}; the run has steps 0 to {self.steps}")
-            progress = Progress()
-            self._progress = progress
-            while progress.step < start:
-                self._draw_step(progress)
+        if isinstance(start, Mapping):
+            progress, replayed = self._restore(start), 0
+        elif 0 <= start <= self.steps:
+            progress, replayed = Progress(), start
         else:
-            progress = self._restore(start)
-            self._progress = progress
-        return self._iterate(progress)
+            raise ValueError(f"start is step {start}; the run has steps 0 to {self.steps}")
+        self._progress = progress
+        return self._iterate(progress, replayed)
 
     def once(self, images: int) -> Batch | None:
         """The corpus in its own order, read up to so many images, as one batch; None where it holds no image.
@@ -186,11 +208,10 @@ class Loader:
         for index in range(len(self.corpus)):
             if held == images:
                 break
-            drawn, _ = self._drawer.read(index, 0)
-            if isinstance(drawn, Drawn):
-                drawn = drawn.first(images - held)
-                held += len(drawn.pictures)
-                items.append(self._drawer.crop(drawn))
+            item, _ = self._drawer.read(index, 0)
+            if isinstance(item, Item):
+                items.append(item.first(images - held))
+                held += len(items[-1].images)
         return self._collate(items) if items else None
 
     def _restore(self, state: Mapping[str, Any]) -> Progress:
@@ -206,9 +227,37 @@ class Loader:
             )
         return Progress.restore(state["progress"])
 
-    def _iterate(self, progress: Progress) -> Iterator[Batch]:
-        while progress.step < self.steps:
-            yield self._collate([self._drawer.crop(drawn) for drawn in self._draw_step(progress)])
+    def _iterate(self, progress: Progress, replayed: int) -> Iterator[Batch]:
+        with self._entries(progress.position) as entries:
+            while progress.step < self.steps:
+                documents = self._draw_step(progress, entries)
+                if progress.step > replayed:
+                    yield self._collate(self._own(documents, progress.step))
+
+    @contextmanager
+    def _entries(self, position: int) -> Iterator[Iterator[Entry]]:
+        """What is read from there on; readers live as long as that is asked for."""
+        entries = Entries(self._order, len(self.corpus), position, ahead=self.images_per_step)
+        if not self.workers:
+            yield entries.read_here(self._drawer)
+            return
+        readers = Readers(self._drawing, self.workers, self._picture_bytes)
+        try:
+            yield entries.read_by(readers)
+        finally:
+            readers.close()
+
+    def _own(self, documents: Sequence[Item | Elsewhere], step: int) -> list[Item]:
+        """The documents of a step that this rank holds. Raises ValueError, on every rank, where one holds none."""
+        me, ranks = rank()
+        held = Counter(each.rank if isinstance(each, Elsewhere) else me for each in documents)
+        if len(held) < ranks:
+            raise ValueError(
+                f"step {step} has {len(documents)} documents of {self.corpus.name!r}, and {ranks - len(held)} of "
+                f"{ranks} ranks would get none of them; use fewer ranks or more than {self.images_per_step} images a "
+                "step"
+            )
+        return [each for each in documents if isinstance(each, Item)]
 
     def _collate(self, items: Sequence[Item]) -> Batch:
         return collate(
@@ -220,35 +269,34 @@ class Loader:
             special=self.tokenizer.special,
             transform=self.transform,
             writing=self.writing,
+            device=self.device,
             filling=self.filling,
         )
 
-    def _draw_step(self, progress: Progress) -> list[Drawn]:
+    def _draw_step(self, progress: Progress, entries: Iterator[Entry]) -> list[Item | Elsewhere]:
         """The documents of the next step. Ends: an epoch that gives nothing is fatal."""
         target = min((progress.step + 1) * self.images_per_step, self.total_images)
         # At least one image is left to every later step, or the run would end a step early by chance.
         limit = self.total_images - (self.steps - progress.step - 1)
-        step: list[Drawn] = []
+        step: list[Item | Elsewhere] = []
         while progress.images < target:
-            drawn = self._draw(progress)
-            if isinstance(drawn, Drawn):
-                drawn = drawn.first(limit - progress.images)
-                progress.images += len(drawn.pictures)
-                progress.coverage["images"] += len(drawn.pictures)
-                step.append(drawn)
+            found, removed = next(entries)
+            for bad in removed:
+                progress.note(bad)
+            if isinstance(found, Bad):
+                progress.skip(found)
+            else:
+                self._use(found.first(limit - progress.images), progress, step)
+            progress.advance(self.corpus.name, len(self.corpus), self.max_broken)
         progress.step += 1
         return step
 
-    def _draw(self, progress: Progress) -> Drawn | Bad:
-        epoch, at = divmod(progress.position, len(self.corpus))
-        drawn, removed = self._drawer.read(self._order.index(epoch, at), epoch)
-        for bad in removed:
-            progress.note(bad)
-        if isinstance(drawn, Bad):
-            progress.skip(drawn)
-        else:
-            progress.use()
-            if drawn.document.hard_split:
-                progress.coverage[Cause.SEGMENT_HARD_SPLIT.value] += 1
-        progress.advance(self.corpus.name, len(self.corpus), self.max_broken)
-        return drawn
+    def _use(self, found: Item | Elsewhere, progress: Progress, step: list[Item | Elsewhere]) -> None:
+        progress.use()
+        images = found.images if isinstance(found, Elsewhere) else len(found.images)
+        progress.images += images
+        progress.coverage["images"] += images
+        hard_split = found.hard_split if isinstance(found, Elsewhere) else found.document.hard_split
+        if hard_split:
+            progress.coverage[Cause.SEGMENT_HARD_SPLIT.value] += 1
+        step.append(found)

@@ -66,6 +66,8 @@ class DataConfig:
     tokenizer_text: Literal["mmc4", "laion"] = "mmc4"  # whose text that BPE is trained on
     vocabulary: int  # its entries; not used with `tokenizer`
     max_broken: float = 0.5  # share of the wanted documents that may be unusable: a third of links are dead by now
+    workers: int = 0  # processes of each run that decode, crop and tokenise while it trains; 0: the run does it itself
+    jpeg: Literal["full", "scaled"] = "full"  # of pre-training; scaled: at a fraction of the size where that is enough
     features_gb: float | None = 500.0  # disk that cached features of a sweep may take, 10**9 bytes; none: any
     sim_threshold: float | None  # of an image to its sentence, inclusive; none: for corpora without scores
     max_images: int  # of one document
@@ -76,6 +78,8 @@ class DataConfig:
         for name in ("vocabulary", "max_images", "seq_len", "text_len"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        if self.workers < 0:
+            raise ValueError(f"data.workers is a number of processes, 0 for none, got {self.workers}")
         if not 0 <= self.max_broken <= 1:
             raise ValueError(f"data.max_broken is a share in [0, 1], got {self.max_broken}")
         if self.features_gb is not None and not self.features_gb > 0:

@@ -10,6 +10,7 @@ from data.corpora import TITLES, detect, open_corpus
 from data.document import Bad
 from data.errors import CorpusError
 from data.loading.check import check_corpus, spread
+from data.loading.order import order_of, too_many_readers
 from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
 from data.toyworld.obelics import ensure_obelics
@@ -104,6 +105,8 @@ def _check_content(part: Part, spec: CorpusSpec, place: Place) -> None:
         text_len=spec.text_len if form == "laion" else None,
     )
     corpus = open_source(place, field)
+    if said := too_many_readers(order_of(corpus, seed=0), place.data.workers):
+        raise CorpusError(f"corpus {corpus.name!r}: {said}")
     if said := check_corpus(corpus, corpus.lost_shards(), rules, place.data.max_broken):
         print(f"warning: {said}", file=sys.stderr)
 

@@ -309,6 +309,7 @@ def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
         seq_len=None if corpus.pairs else data.seq_len,
         sim_threshold=data.sim_threshold if "mmc4" in sources else None,  # no other has similarities
         max_images=None if sources == {"laion"} else data.max_images,
+        jpeg=data.jpeg,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from experiments.configuration.config import OptimConfig, Precision
 from experiments.configuration.typed import from_plain
@@ -42,6 +42,7 @@ class CorpusSpec:
     seq_len: int | None
     sim_threshold: float | None
     max_images: int | None
+    jpeg: Literal["full", "scaled"] = "full"  # how pictures are decoded (data/images.py)
 
 
 @dataclass(frozen=True, kw_only=True)

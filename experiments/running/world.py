@@ -42,6 +42,7 @@ from experiments.configuration.corpora import Part, get_corpus, own_sets
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import CorpusSpec, EncoderSpec, PretrainSpec, load_spec
+from experiments.running.training import device
 from objectives.base import Objective
 from transfer.encoder import Encoder
 
@@ -136,7 +137,7 @@ class Pretraining:
     def __init__(self, place: Place, spec: PretrainSpec, objective: type[Objective], config: Objective.Config) -> None:
         assert spec.data is not None
         self.spec, self.objective, self.config = spec, objective, config
-        self._max_broken = place.data.max_broken
+        self._max_broken, self._workers = place.data.max_broken, place.data.workers
         self.size: Size = from_plain(Size, spec.model, "model")
         corpus = get_corpus(spec.data.name)
         self.name = corpus.name
@@ -153,7 +154,9 @@ class Pretraining:
     def loader(self) -> Loader | Mixture:
         """Batches of the run, never of what is held out."""
         transform = ImageTransform(self.size.vision.image_size)
-        return self._together({part.name: self._loader(part, part.training, transform) for part in self._parts})
+        return self._together(
+            {part.name: self._loader(part, part.training, transform, self._workers) for part in self._parts}
+        )
 
     def probe(self, images: int) -> Batch | None:
         """Up to so many held-out images, the same for every row of the corpus; None where none can be held out."""
@@ -174,7 +177,7 @@ class Pretraining:
     def _together(self, loaders: Mapping[str, Loader]) -> Loader | Mixture:
         return Mixture(self.name, loaders) if len(self._parts) > 1 else next(iter(loaders.values()))
 
-    def _loader(self, part: _Read, corpus: Corpus, transform: ImageTransform) -> Loader:
+    def _loader(self, part: _Read, corpus: Corpus, transform: ImageTransform, workers: int = 0) -> Loader:
         data, patches = self.spec.data, self.size.vision.num_patches
         assert data is not None
         return Loader(
@@ -191,6 +194,9 @@ class Pretraining:
             rules=part.rules,
             filling=part.filling,
             max_broken=self._max_broken,
+            workers=workers,
+            device=device(),
+            jpeg=data.jpeg,
         )
 
 

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import resized_crop
 
 from data.document import Cause, ImageRef
 from data.errors import BadImage
-from data.images import CLIP_MEAN, CLIP_STD, HARD_MAX_PIXELS, ImageTransform, open_image
+from data.images import CLIP_MEAN, CLIP_STD, HARD_MAX_PIXELS, Centred, ImageTransform, open_image, open_scaled
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -219,3 +219,65 @@ def test_transforms_refuse_palettes_and_digest_every_field():
     ]
     assert len({variant.digest() for variant in variants}) == len(variants)
     assert ImageTransform().digest() == ImageTransform(size=224).digest()
+
+
+# -- JPEGs at a fraction of their size
+
+
+def photograph(width: int, height: int) -> bytes:
+    """A JPEG with detail at all scales, as photographs have it."""
+    rng = np.random.default_rng(5)
+    pixels = np.zeros((height, width, 3))
+    for cell in (4, 16, 64):
+        coarse = Image.fromarray(rng.integers(0, 256, (height // cell + 1, width // cell + 1, 3), dtype=np.uint8))
+        pixels += cell**0.5 * np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), float)
+    return encoded(Image.fromarray((pixels / pixels.max() * 255).astype(np.uint8)), "JPEG", quality=90)
+
+
+@pytest.mark.parametrize(
+    ("size", "divided", "decoded"),
+    [
+        ((512, 400), 1, (512, 400)),
+        ((512, 448), 2, (256, 224)),
+        ((900, 1801), 4, (225, 451)),
+        ((1999, 1998), 8, (250, 250)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_is_large_enough(size, divided, decoded):
+    image, by = open_scaled(photograph(*size), 224)
+    assert (image.size, by, image.mode) == (decoded, divided, "RGB")
+
+
+def test_what_has_no_scales_is_decoded_whole():
+    for data in (encoded(picture(900, 900), "PNG"), photograph(300, 300)):
+        image, by = open_scaled(data, 224)
+        assert by == 1 and np.array_equal(np.asarray(image), np.asarray(open_image(data)))
+
+
+@pytest.mark.parametrize("size", [(512, 512), (801, 601)])
+def test_crops_of_scaled_jpegs_are_near_those_of_whole_ones(size):
+    data, transform = photograph(*size), ImageTransform(224)
+    whole, (scaled, divided) = open_image(data), open_scaled(data, 224)
+    assert divided > 1
+    for seed in range(5):
+        exact = transform.train(whole, np.random.default_rng(seed)).astype(float)
+        near = transform.train(scaled, np.random.default_rng(seed), divided).astype(float)
+        other = transform.train(scaled, np.random.default_rng(seed + 9), divided).astype(float)
+        assert np.abs(near - exact).mean() < 3 < np.abs(other - exact).mean()
+
+
+def test_scaled_decoding_refuses_what_whole_decoding_refuses():
+    data = photograph(800, 800)
+    for broken in (data[: len(data) // 2], b"<html>", b""):
+        with pytest.raises(BadImage) as caught:
+            open_scaled(broken, 100)
+        assert caught.value.cause is Cause.DECODE_ERROR
+    with pytest.raises(BadImage, match="5001 x 5001"):
+        open_scaled(png_header(5001, 5001), 8)
+
+
+def test_a_centred_crop_of_a_scaled_jpeg_draws_nothing():
+    data, transform = photograph(600, 500), Centred(224)
+    scaled, divided = open_scaled(data, 224)
+    near = transform.train(scaled, np.random.default_rng(0), divided).astype(float)
+    assert np.abs(near - transform.eval(open_image(data)).astype(float)).mean() < 3

@@ -1,0 +1,53 @@
+"""What every registered objective owes data parallelism: any division of a batch over ranks gives the same gradients.
+
+A new file in objectives/ is picked up by itself (INV-D-1).
+"""
+
+import functools
+
+import pytest
+import torch
+from helpers import batch_for
+from rank_steps import SHARES, Found, held, objective, share, step, wide
+from ranks import Ranks
+
+from objectives.registry import available
+
+NAMES = available()
+WITHIN = {torch.float32: 1e-5, torch.float64: 1e-10}  # absolute and relative
+
+
+@functools.cache
+def alone(name: str, dtype: torch.dtype) -> Found:
+    """The step of one process that holds all documents."""
+    of = objective(name, dtype)
+    return step(of, wide(batch_for(of, held(name)), dtype))
+
+
+@pytest.fixture(scope="module")
+def together(ranks: Ranks) -> dict[tuple[str, str, torch.dtype], list[Found]]:
+    """By objective, division and dtype: what each rank found."""
+    found: dict[tuple[str, str, torch.dtype], list[Found]] = {}
+    for dtype in WITHIN:
+        for world in (2, 3):
+            for answer in ranks(share, world, NAMES, dtype):
+                for name, divisions in answer.items():
+                    for division, each in divisions.items():
+                        found.setdefault((name, division, dtype), []).append(each)
+    return found
+
+
+@pytest.mark.parametrize("dtype", WITHIN, ids=["float32", "float64"])
+@pytest.mark.parametrize("division", SHARES)
+@pytest.mark.parametrize("name", NAMES)
+def test_inv_d_1_ranks_give_the_losses_and_gradients_of_one_process(
+    together: dict[tuple[str, str, torch.dtype], list[Found]], name: str, division: str, dtype: torch.dtype
+) -> None:
+    expected, close = alone(name, dtype), {"atol": WITHIN[dtype], "rtol": WITHIN[dtype]}
+    assert expected["loss"] > 0
+    assert len(together[name, division, dtype]) == len(SHARES[division])
+    for found in together[name, division, dtype]:
+        torch.testing.assert_close(found["loss"], expected["loss"], **close)
+        torch.testing.assert_close(found["means"], expected["means"], **close)
+        assert found["gradients"].keys() == expected["gradients"].keys()
+        torch.testing.assert_close(found["gradients"], expected["gradients"], **close)

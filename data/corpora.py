@@ -15,16 +15,24 @@ from data.readers.index import list_shards
 from data.readers.laion import LaionCorpus
 from data.readers.mmc4 import SHARD_NAME, Mmc4Corpus, shard_number
 from data.readers.mmc4_tars import Mmc4TarCorpus, holds_documents
+from data.readers.obelics import ObelicsCorpus, obelics_paths
 from data.readers.tars import tar_paths
 
-Format = Literal["laion", "mmc4"]
+Format = Literal["laion", "mmc4", "obelics"]
 
 # "we ... set the peak learning rate at 5e-4 for the LAION data and 3e-4 for others" (LCL section 4.1)
 PEAK_LEARNING_RATE: Mapping[str, float] = MappingProxyType(
-    {"laion": 5e-4, "laion-random": 5e-4, "mmc4": 3e-4, "mmc4-pair": 3e-4, "obelics": 3e-4, "laion+mmc4": 3e-4}
+    {"laion": 5e-4, "laion-random": 5e-4, "mmc4": 3e-4, "mmc4-pair": 3e-4, "obelics": 3e-4}
 )
 
-EXPECTED = "expected img2dataset tars (00000.tar, ...) or MMC4 shards (docs_shard_0_v2.jsonl.zip, ...) with images/"
+TITLES: Mapping[Format, str] = MappingProxyType(
+    {"laion": "image-text pairs in tars", "mmc4": "MMC4 documents", "obelics": "OBELICS documents"}
+)
+FolderCorpus = LaionCorpus | Mmc4Corpus | Mmc4TarCorpus | ObelicsCorpus
+EXPECTED = (
+    "expected img2dataset tars (00000.tar, ...), or MMC4 shards (docs_shard_0_v2.jsonl.zip, ...) or OBELICS's parquet "
+    "files (train-00000-of-01335.parquet, ...) with images/"
+)
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 
 
@@ -35,13 +43,13 @@ def open_corpus(
     cache: Path | None = None,
     processes: int = 1,
     shards: int | None = None,
-) -> LaionCorpus | Mmc4Corpus | Mmc4TarCorpus:
-    """Open a folder of LAION-style tar shards or of MMC4 documents, with their images beside or inside them.
+) -> FolderCorpus:
+    """Open a folder of LAION-style tar shards or of MMC4 or OBELICS documents, their images beside or inside them.
 
     Args:
         folder: the shards; tars may lie one folder deeper.
         caption_key: for tars, the .json field that holds the caption (default: the .txt member).
-        images: for MMC4, the image folder (default: folder/images).
+        images: for MMC4 and OBELICS, the image folder (default: folder/images).
         cache: where to keep the index of the shards; None reads all shards at every start.
         processes: how many processes read shards when there is no index yet.
         shards: open only so many, evenly over the corpus; a look at it that reads no more than those.
@@ -56,15 +64,18 @@ def open_corpus(
         if images is not None:
             raise CorpusError(f"{folder} holds tar shards, whose images are inside; drop images={images}")
         return LaionCorpus(listed, caption_key=caption_key, cache=cache, processes=processes)
+    title = TITLES[found.form]
     if caption_key is not None:
-        raise CorpusError(f"{folder} holds MMC4 documents, which have sentences; drop caption_key={caption_key!r}")
+        raise CorpusError(f"{folder} holds {title}, which have sentences; drop caption_key={caption_key!r}")
     if found.container == "tar":
         if images is not None:
             raise CorpusError(f"{folder} holds documents with their images inside; drop images={images}")
         return Mmc4TarCorpus(listed, cache=cache, processes=processes)
     images = folder / "images" if images is None else images
     if not images.is_dir():
-        raise CorpusError(f"{folder} holds MMC4 documents but {images} is no folder; pass the folder of the images")
+        raise CorpusError(f"{folder} holds {title} but {images} is no folder; put the folder of the images there")
+    if found.form == "obelics":
+        return ObelicsCorpus(listed, images, cache=cache, processes=processes)
     return Mmc4Corpus(listed, images, positions=positions, cache=cache, processes=processes)
 
 
@@ -79,7 +90,7 @@ class Found(NamedTuple):
     """The shards of a folder, in the order of the corpus, and what they hold."""
 
     form: Format
-    container: Literal["tar", "jsonl"]
+    container: Literal["tar", "jsonl", "parquet"]
     paths: list[Path]
 
 
@@ -93,6 +104,8 @@ def find_shards(folder: Path) -> Found:
     if not folder.is_dir():
         raise CorpusError(f"{folder} is a file; pass the folder that holds the shards, perhaps {folder.parent}")
     documents = any(SHARD_NAME.fullmatch(path.name) for path in folder.iterdir())
+    if not documents and (parquet := obelics_paths(folder)):
+        return Found("obelics", "parquet", parquet)  # first, as its images may lie in tars one folder deeper
     tars = any(folder.glob("[!.]*.tar")) or (not documents and bool(tar_paths(folder)))
     if tars and documents:
         raise CorpusError(f"{folder} holds both tar shards and MMC4 shards; move one kind to a folder of its own")
@@ -130,7 +143,10 @@ def _description(folder: Path) -> str:
     if any(suffix.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")) for suffix in files):
         return "its tars are compressed, which allows no random access (decompress them)"
     if any(suffix.endswith(".parquet") for suffix in files):
-        return "it holds parquet files without tars, which list images by URL (download them with img2dataset)"
+        return (
+            "it holds parquet files without tars, which list images by URL (download them with img2dataset) "
+            "or are damaged (OBELICS's have the columns images and texts)"
+        )
     if any(suffix.endswith((".jsonl", ".jsonl.zip")) for suffix in files):
         return "its .jsonl files are not named like MMC4 shards (rename them docs_shard_<number>, suffixes kept)"
     if any(suffix.endswith((".tsv", ".csv")) for suffix in files):

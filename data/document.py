@@ -55,7 +55,8 @@ class RawDocument:
     images: tuple[ImageRef, ...]
     anchors: tuple[int | None, ...]  # per image: the segment it belongs to; None = placed by `order`
     scores: tuple[float | None, ...]  # per image: similarity to its anchor; None = not given
-    order: tuple[int, ...] | None = None  # explicit interleaving: k >= 0 is segment k, k < 0 is image -1-k
+    # Explicit interleaving: k >= 0 is segment k, k < 0 is image -1-k; an empty segment: another document begins there.
+    order: tuple[int, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     removed: tuple["Bad", ...] = ()  # its images and sentences that cannot be used; they are not among the above
 
@@ -79,7 +80,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class Text:
-    """A run of ordinary token ids; never a special one."""
+    """A run of ordinary token ids; never a special one. Without any: another document begins here."""
 
     ids: tuple[int, ...]
 

@@ -19,7 +19,7 @@ from experiments.running.stopping import Stopped, stoppable
 from experiments.sweep import EXIT_DONE, EXIT_FAILED, EXIT_INCOMPLETE, EXIT_STOPPED, EXIT_USAGE, with_embedded
 from results import record
 from results.markdown import table as markdown_table
-from results.schema import BLIND, Mode, Row, RunRecord, Status
+from results.schema import BLIND, Mode, Row, RunRecord, Status, metric_key
 
 MODES = tuple(mode for mode in get_args(Mode) if mode != BLIND)
 
@@ -80,6 +80,8 @@ def evaluate(options: argparse.Namespace) -> int:
         raise ConfigError(f"--seed is a whole number from 0 on, got {options.seed}")
     scale = get_scale(options.scale)
     config = apply(scale.config, parse(options.set))
+    if config.transfer_seed is not None:
+        raise ConfigError(f"--set transfer_seed={config.transfer_seed}: here it is --seed {config.transfer_seed}")
     from experiments.launching import preflight  # imports torch: what a typo can be told without comes before
 
     config, known = with_embedded(preflight.with_precision(config), options.runs.resolve(), uses_it=scale.embedded)
@@ -158,6 +160,8 @@ def _page(encoder: str, records: Sequence[RunRecord]) -> list[str]:
             if metric in known:
                 chance = f"{found.chance[key]:.1f}" if key in found.chance else "–"
                 lines.append([task, dataset, metric, f"{value:.2f}", chance, str(found.items[dataset])])
+            if (twin := metric_key(dataset, f"shuffled_{metric}")) in found.metrics:
+                notes.append(f"- {key} with the captions of another image: {found.metrics[twin]:.2f}")
         notes += [f"- {key}: {why}" for key, why in found.unavailable.items()]
         notes += [f"- {task}: {found.reason}"] if found.reason else []
         notes.append(f"- {task}: {spec['mode']}, {pictures} pictures, seed {found.seed}, record {found.run_id}")

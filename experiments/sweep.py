@@ -333,7 +333,7 @@ def _collate(
 ) -> int:
     complete = True
     for table in tables:
-        publication = plan.publication(table.name, records)
+        publication = replace(plan.publication(table.name, records), settings=_settings(options.set))
         out = _out(options)
         held = published.get(publication.name)
         if held is not None and _finished(publication) < _finished(held):  # nothing is ever replaced by less
@@ -351,6 +351,13 @@ def _collate(
         complete = complete and not missing
         print(f"{table.title}: {paths[0]}" + (f" ({len(missing)} runs missing, see its notes)" if missing else ""))
     return EXIT_DONE if complete else EXIT_INCOMPLETE
+
+
+def _settings(given: Sequence[str]) -> dict[str, str]:
+    """Settings of the command line that are published with a table: not where data lies, nor those of a cluster."""
+    places = {f"data.{name}" for name in (*FOLDERS, "tokenizer")}
+    private = ("slurm.", "data.called.")
+    return {key: value for key, value in parse(given).items() if key not in places and not key.startswith(private)}
 
 
 def _finished(publication: Publication) -> int:

@@ -19,6 +19,9 @@ HASH_DIGITS = 12
 def plain(value: Any, where: str = "value") -> Any:
     """The value as JSON types: dataclasses and mappings become objects, tuples lists, enums their values.
 
+    Fields whose metadata say {"later": True} are left out at their defaults: an option that came later changes no byte
+    of what was written before it.
+
     Raises ValueError, naming the place, for anything else: a path, a tensor, NaN, a key that is not text.
     """
     if isinstance(value, Enum):
@@ -30,7 +33,9 @@ def plain(value: Any, where: str = "value") -> Any:
             raise ValueError(f"{where} is {value}; only finite numbers can be written down")
         return value
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
+        return {
+            f.name: plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value) if not _late(f, value)
+        }
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise ValueError(f"{where} has the key {wrong[0]!r}; JSON keys are text")
@@ -70,7 +75,7 @@ def split(value: Any, typed: Mapping[str, Any] | None = None, where: str = "") -
     prefix = f"{where}." if where else ""
     if is_dataclass(value) and not isinstance(value, type):
         inner = {f.name: getattr(value, f.name) for f in fields(value) if not _left_out(f, getattr(value, f.name))}
-        rest = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in inner}
+        rest = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in inner and not _late(f, value)}
         left = flatten(plain(rest, where or "value"), prefix)
     elif isinstance(value, Mapping):
         inner, left = dict(value), {}
@@ -96,11 +101,17 @@ def merge(hashed: Mapping[str, Any], left: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _left_out(field: "Field[Any]", value: Any) -> bool:
-    if not field.metadata.get("hashed", True):
-        return True
+    return not field.metadata.get("hashed", True) or _at_default(field, value)
+
+
+def _at_default(field: "Field[Any]", value: Any) -> bool:
     if field.default is not MISSING:
         return bool(value == field.default)
     return field.default_factory is not MISSING and bool(value == field.default_factory())
+
+
+def _late(field: "Field[Any]", value: Any) -> bool:
+    return bool(field.metadata.get("later")) and _at_default(field, getattr(value, field.name))
 
 
 def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

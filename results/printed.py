@@ -14,6 +14,7 @@ from results.page.measured import deltas, measured, paper
 from results.page.orderings import orderings
 from results.page.pretraining import pretraining
 from results.page.settings import changes, recipe
+from results.page.shuffled import shuffled
 from results.page.sources import sources
 from results.page.transfers import TITLES, by_mode, transfers
 from results.schema import Publication, Table
@@ -47,6 +48,7 @@ def render(table: Table, publication: Publication) -> str:
             parts += [columns(part), orderings(part)]
         parts += [["# Both"], paper(filled)]
     parts += [
+        shuffled(filled),
         transfers(filled),
         pretraining(next(iter(modes.values()))),  # rows of another mode have the same encoders
         recipe(filled),

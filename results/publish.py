@@ -21,7 +21,7 @@ def export(publication: Publication, folder: Path = ROOT / "records") -> Path:
     """Write a publication with the records its slots name, and no others; the path of the file."""
     wanted = {slot.run_id for slot in publication.slots} & publication.records.keys()
     header = plain(replace(publication, records={}))
-    for name in ("own_sets", "declared"):  # of later versions: what they do not apply to keeps its bytes
+    for name in ("own_sets", "declared", "settings"):  # of later versions: what they do not apply to keeps its bytes
         if not header[name]:
             del header[name]
     lines = [header, *(as_json(publication.records[run_id]) for run_id in sorted(wanted))]

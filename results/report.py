@@ -12,29 +12,34 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from results import claims, curves, publish, scorecard
+from results import claims, curves, items, publish, scorecard
 from results.declared import table_of
 from results.frame import Filled
-from results.html import charts, sections
+from results.html import charts, figures, sections
 from results.record import RecordError, write_atomic
 from results.schema import EMBEDDED, Publication
 
 TEMPLATES = Path(__file__).parent / "html"
 
 
-def render(folder: Path, scale: str) -> str:
-    """The report of the records below `folder` at a scale.
+def render(folder: Path, scale: str, others: Sequence[Path] = ()) -> str:
+    """The report of the records below `folder` at a scale, and of the same tables below `others` under other settings.
 
-    Raises RecordError for a file that cannot be read, or where there is none of that scale.
+    The paper's claims are judged by `folder` alone. Raises RecordError for a file that cannot be read, where there is
+    none of that scale, or where a table's settings differ otherwise than in one number.
     """
-    publications = _publications(folder, scale)
-    if not publications:
+    loaded = [(held, each) for held in (folder, *others) for each in _publications(held, scale)]
+    if not loaded:
         raise RecordError(
             f"{folder} holds no published table at scale {scale!r}; python -m experiments.sweep makes one"
         )
+    tables = [(Filled(table_of(each), each), held) for held, each in loaded]
     judged = claims.judged(folder, scale)
-    shown = [sections.section(Filled(table_of(each), each), _curves(folder, each)) for each in publications]
-    records = [record for each in publications for record in each.records.values()]
+    shown = [
+        sections.section(filled, _curves(held, filled.publication), _scores(held, filled.publication))
+        for filled, held in tables
+    ]
+    records = [record for filled, _ in tables for record in filled.publication.records.values()]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -42,7 +47,8 @@ def render(folder: Path, scale: str) -> str:
         headline=scorecard.headline(judged, scale),
         how=scorecard.HOW.replace("`", ""),
         claims=sections.claimed(judged),
-        sections=shown,
+        compared=_compared([filled for filled, _ in tables]),
+        sections=sections.each_run_once(shown),
         environment=sections.environments(records),
         style=_own("style.css"),
         script=_own("sort.js"),
@@ -52,6 +58,15 @@ def render(folder: Path, scale: str) -> str:
         right=charts.RIGHT,
         bottom=charts.BOTTOM,
     )
+
+
+def _compared(tables: Sequence[Filled]) -> list[figures.Figure]:
+    """A figure for every table that is there under several settings."""
+    groups: dict[str, list[Filled]] = {}
+    for filled in tables:
+        groups.setdefault(filled.publication.name, []).append(filled)
+    found = [figures.setting_figure(each) for each in groups.values()]
+    return [figure for figure in found if figure is not None]
 
 
 def _own(name: str) -> Markup:
@@ -69,17 +84,34 @@ def _curves(folder: Path, publication: Publication) -> curves.Curves:
     return curves.load(path) if path.exists() else {}
 
 
+def _scores(folder: Path, publication: Publication) -> dict[str, items.Scores]:
+    path = folder / f"{publication.name}{items.SUFFIX}"
+    return items.load(path) if path.exists() else {}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     made = argparse.ArgumentParser(
         prog="python -m results.report", description="One HTML file of all published results."
     )
     made.add_argument("--records", type=Path, default=publish.ROOT / "records", metavar="DIR", help="published records")
+    made.add_argument(
+        "--also",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="more records: the same tables under other values of one setting, drawn against it; may be repeated",
+    )
     made.add_argument("--scale", default=EMBEDDED, help="default: %(default)s")
     made.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s")
     options = made.parse_args(arguments)
+    for folder in (options.records, *options.also):
+        if not folder.is_dir():
+            print(f"error: there is no folder {folder}; a sweep writes one, OUT/records", file=sys.stderr)
+            return 2
     try:
-        write_atomic(options.out, render(options.records, options.scale))
+        write_atomic(options.out, render(options.records, options.scale, options.also))
     except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

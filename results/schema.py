@@ -73,7 +73,7 @@ class RunRecord:
     dirty: bool
     env: Mapping[str, str]
     data_digest: str
-    coverage: Mapping[str, int]  # COVERAGE_COUNTS and one key for each cause met
+    coverage: Mapping[str, int]  # COVERAGE_COUNTS and one key for each cause met; of a mixture also "part:key" of each
     seconds: float
     finished_at: str  # ISO 8601, UTC
     reason: str = ""  # why, when status is not DONE
@@ -229,6 +229,7 @@ class Publication:
     references: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     stated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # stage -> settings the paper states
     declared: Mapping[str, Any] = field(default_factory=dict)  # the table as it was declared, see results/declared.py
+    settings: Mapping[str, str] = field(default_factory=dict)  # those of the command line, by dotted key, as given
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -19,7 +19,7 @@ from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import SIZES
 from data.batch import Batch, Layout, Rows, TokenType
 from data.seeds import stable_seed, torch_generator
-from experiments.configuration.overrides import set_field
+from experiments.configuration.overrides import change
 from experiments.configuration.recipe import SCALES
 from objectives.base import Objective
 from objectives.registry import get
@@ -208,10 +208,7 @@ def _rows(held: Sequence[Sequence[Doc]], layout: Layout, slots: int) -> Rows:
 
 def at_tiny(group: str, kind: Any) -> Any:
     """The Config of an objective (group "objectives") or a transfer task ("transfer") at the scale `tiny`."""
-    config = kind.Config()
-    for key, value in getattr(SCALES["tiny"].config, group).get(kind.name, {}).items():
-        config = set_field(config, key, value)
-    return config
+    return change(kind.Config(), getattr(SCALES["tiny"].config, group).get(kind.name, {}))
 
 
 def build(name: str, seed: int = 0, **overrides: Any) -> Objective:

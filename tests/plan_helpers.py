@@ -17,7 +17,17 @@ from results.schema import RunRecord
 
 DIGESTS = {
     name: f"{name}-v1"
-    for name in ("mmc4", "laion", "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
+    for name in (
+        "mmc4",
+        "laion",
+        "obelics",
+        "imagenet",
+        "retrieval_train",
+        "caption_train",
+        "coco",
+        "flickr30k",
+        "nocaps",
+    )
 }
 TINY = get_scale("tiny")
 # Rows that were added to Table 1 later are no concern of tests about the paper's.

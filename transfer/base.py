@@ -91,6 +91,8 @@ class VisionTuning:
 PictureProtocol = Literal["cached", "augmented"]
 # Settings that mean something only beside another; planning refuses them elsewhere.
 AUGMENTED = {"only_with": ("pictures", "augmented")}
+# Of an option younger than committed tables: written down only where it is used (results/canonical.py:plain).
+LATER = {"later": True}
 SCORING = {"scoring": True}  # of settings that no training depends on: a head that is there is scored again
 
 
@@ -98,7 +100,9 @@ SCORING = {"scoring": True}  # of settings that no training depends on: a head t
 class TransferConfig:
     """Optimisation of a head: AdamW, betas (0.9, 0.95), cosine to zero after a linear warm-up (Table 8)."""
 
-    epochs: float
+    epochs: float | None  # passes over the training set; none where `steps` says how long training is
+    # Optimiser steps whatever the size of the set, as Table 8 states them.
+    steps: int | None = field(default=None, metadata={"instead_of": "epochs"} | LATER)
     batch: int
     lr: float
     lr_pretrained: float  # of parts that come with weights
@@ -115,18 +119,27 @@ class TransferConfig:
     def __post_init__(self) -> None:
         if not 0 < self.crop[0] <= self.crop[1] <= 1 or not 0 <= self.flip <= 1:
             raise ValueError(f"crop is a range of shares and flip a share, got crop={self.crop} and flip={self.flip}")
-        if self.batch < 1 or not self.epochs > 0:
-            raise ValueError(f"epochs and batch must be positive, got epochs={self.epochs} and batch={self.batch}")
+        for name in ("epochs", "steps", "batch"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
 
-    def steps(self, images: int) -> int:
-        """Steps of a run over that many training images; an epoch is ceil(images / batch), its last batch is kept."""
-        return max(1, round(self.epochs * math.ceil(images / self.batch)))
+    def steps_over(self, images: int) -> int:
+        """Steps of a run over that many training images; an epoch is ceil(images / batch), its last batch is kept.
+
+        Raises ValueError where `epochs` and `steps` are both given, or neither.
+        """
+        if self.steps is not None and self.epochs is None:
+            return self.steps
+        if self.epochs is not None and self.steps is None:
+            return max(1, round(self.epochs * math.ceil(images / self.batch)))
+        raise ValueError(f"one of epochs and steps says how long training is, got {self.epochs} and {self.steps}")
 
     def warmup_steps(self, images: int) -> int:
         """Steps of the linear warm-up."""
-        return round(self.warmup * self.steps(images))
+        return round(self.warmup * self.steps_over(images))
 
 
 class TrainingSet(Protocol):

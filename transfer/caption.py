@@ -36,6 +36,7 @@ from transfer.decode import Decoding, generate
 from transfer.features import FeatureSplit
 from transfer.metrics.captions import clean, score
 from transfer.metrics.java import JavaError
+from transfer.metrics.shuffled import another
 from transfer.registry import register
 from transfer.stream import captions_of
 
@@ -112,7 +113,7 @@ class Caption(TransferTask):
     class Config(TransferConfig):
         """Table 8: 20k steps of 512 (one pass over 10.24M), all parts at 1e-4; and how captions are generated."""
 
-        epochs: float = 1.0
+        epochs: float | None = 1.0
         batch: int = 512
         lr: float = 1e-4
         lr_pretrained: float = 1e-4
@@ -134,6 +135,7 @@ class Caption(TransferTask):
     def evaluate(self, head: nn.Module, test: FeatureSplit) -> Evaluation:
         """BLEU-4 and CIDEr x100; per image its prediction, CIDEr x100 and the counts from which BLEU is recomputed.
 
+        Beside them, where there are two images, the same of the shuffled-image baseline (transfer/metrics/shuffled.py).
         Where Java fails both metrics are unavailable with the reason, and the predictions are still there.
         """
         if not isinstance(head, CaptionHead):
@@ -152,14 +154,19 @@ class Caption(TransferTask):
         base: dict[str, dict[str, Any]] = {
             item: {"item_id": item, "group_id": item, "prediction": text} for item, text in predictions.items()
         }
+        others = [{item: predictions[of] for item, of in another(test.split.item_ids).items()}] if len(said) > 1 else []
         try:
-            scores = score(references, predictions)
+            scores, *shuffled = score(references, predictions, *others)
         except JavaError as error:
             logger.warning("captions of %s are not scored: %s", test.split.name, error)
             return Evaluation({}, list(base.values()), extras, dict.fromkeys(self.metrics, str(error)))
         for item, record in base.items():
             counts = scores.bleu_of[item]
             record |= {"cider": 100 * scores.cider_of[item], **{f"bleu_{k}": v for k, v in asdict(counts).items()}}
+        for found in shuffled:
+            extras |= {"shuffled_b4": 100 * found.bleu[3], "shuffled_cider": 100 * found.cider}
+            for item, record in base.items():
+                record["shuffled_cider"] = 100 * found.cider_of[item]
         extras |= {f"b{n}": 100 * value for n, value in enumerate(scores.bleu[:3], start=1)}
         return Evaluation({"b4": 100 * scores.bleu[3], "cider": 100 * scores.cider}, list(base.values()), extras)
 

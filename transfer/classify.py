@@ -125,7 +125,7 @@ class Classify(TransferTask):
     class Config(TransferConfig):
         """Table 8: 90 epochs of 8192 at 1e-4, 1500 of 14k steps warm-up; which tokens are read by which probes."""
 
-        epochs: float = 90.0
+        epochs: float | None = 90.0
         batch: int = 8192
         lr: float = 1e-4
         lr_pretrained: float = 1e-4

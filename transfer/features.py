@@ -140,6 +140,11 @@ def no_tokens(split: Split) -> FeatureSplit:
     return FeatureSplit(split, Features(Path(), empty, rows, slice(0, 0), "fp32"))
 
 
+def bytes_of_item(tokens: int, width: int, precision: Precision) -> int:
+    """What the tokens of one item take on disk."""
+    return tokens * width * np.dtype(_STORED[precision]).itemsize
+
+
 def _key(encoder: Encoder, weights: str, split: Split, precision: Precision) -> str:
     parts = {
         "format": FORMAT,
@@ -162,7 +167,7 @@ def _write(
     """Compute and store all features in a temporary folder beside the final one, then rename it."""
     module = encoder.module
     shape = (len(split), module.num_prefix_tokens + module.num_patches, module.width)
-    need = int(np.prod(shape)) * np.dtype(_STORED[precision]).itemsize
+    need = len(split) * bytes_of_item(shape[1], shape[2], precision)
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if free < need:

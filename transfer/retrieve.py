@@ -92,7 +92,7 @@ class Retrieve(TransferTask):
     class Config(TransferConfig):
         """Table 8: 5k steps of 16k pairs (5.6 passes over 14.7M), new parts at 1e-3; which tokens the pool reads."""
 
-        epochs: float = 5000 / 898
+        epochs: float | None = 5000 / 898
         batch: int = 16_384
         lr: float = 1e-3
         lr_pretrained: float = 1e-5

@@ -1,12 +1,14 @@
 """Batches of a transfer task: a pure function of (seed, epoch, step), hence resumable from any step.
 
 Our choice: one transfer seed gives every encoder the same data order, so that differences are the encoders'; one
-training caption per image and epoch. An epoch is ceil(n / batch) steps; its last batch is kept.
+training caption per image and epoch. An epoch is ceil(n / batch) steps; its last batch is kept. What grows with the
+training set is done once an epoch, never for a batch.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,6 +22,7 @@ from transfer.base import FeatureBatch, TextModel, Tokenizer, TransferConfig
 from transfer.features import FeatureSplit
 
 MAX_TEXT = 64  # tokens of a caption with BOS and EOS (our choice: the paper gives none)
+ENCODED = 2**18  # captions whose ids are kept: all of a small set, a hundred MB of a large one
 
 
 B = TypeVar("B")
@@ -31,10 +34,12 @@ class Stream(ABC, Generic[B]):
     def __init__(self, split: Split, config: TransferConfig, seed: int, text: TextModel | None) -> None:
         """text: encode a caption for every image; raises ValueError where the split has none."""
         self.split, self.config, self.seed = split, config, seed
-        self.steps = config.steps(len(split))
-        self._captions = encode_captions(split, text.tokenizer) if text is not None else None
+        self.steps = config.steps_over(len(split))
+        self._captions = captions_of(split) if text is not None else None
+        self._encode = lru_cache(ENCODED)(partial(encode_caption, text.tokenizer)) if text is not None else None
         self._pad = text.tokenizer.special.pad if text is not None else 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+        self._draws: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     @property
     def images(self) -> int:
@@ -82,12 +87,13 @@ class Stream(ABC, Generic[B]):
         return self._order[1]
 
     def _text(self, epoch: int, index: np.ndarray) -> tuple[Int[Tensor, "b s"], Bool[Tensor, "b s"]]:
-        if self._captions is None:
+        if self._captions is None or self._encode is None:
             return torch.zeros(len(index), 0, dtype=torch.int64), torch.zeros(len(index), 0, dtype=torch.bool)
         # One draw for every image of the split, so that an image's caption does not depend on its batch.
-        draws = generator(self.seed, "transfer", "caption", epoch).random(len(self.split))
-        options = [(self._captions[i], draws[i]) for i in index]
-        return pad([captions[int(draw * len(captions))] for captions, draw in options], self._pad)
+        if self._draws[0] != epoch:
+            self._draws = epoch, generator(self.seed, "transfer", "caption", epoch).random(len(self.split))
+        options = [(self._captions[i], self._draws[1][i]) for i in index]
+        return pad([self._encode(captions[int(draw * len(captions))]) for captions, draw in options], self._pad)
 
 
 class FeatureStream(Stream[FeatureBatch]):
@@ -103,15 +109,14 @@ class FeatureStream(Stream[FeatureBatch]):
 
 
 def encode_captions(split: Split, tokenizer: Tokenizer) -> list[list[list[int]]]:
-    """BOS, caption, EOS of every caption of every image, at most MAX_TEXT ids; EOS is kept where the text is cut.
+    """Ids of every caption of every image. Raises ValueError where the split or one of its images has none."""
+    return [[encode_caption(tokenizer, text) for text in texts] for texts in captions_of(split)]
 
-    Raises ValueError where the split or one of its images has no caption.
-    """
+
+def encode_caption(tokenizer: Tokenizer, text: str) -> list[int]:
+    """BOS, caption, EOS: at most MAX_TEXT ids; EOS is kept where the text is cut."""
     special = tokenizer.special
-    return [
-        [[special.bos, *tokenizer.encode(text)[: MAX_TEXT - 2], special.eos] for text in texts]
-        for texts in captions_of(split)
-    ]
+    return [special.bos, *tokenizer.encode(text)[: MAX_TEXT - 2], special.eos]
 
 
 def captions_of(split: Split) -> tuple[tuple[str, ...], ...]:

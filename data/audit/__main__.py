@@ -128,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
         description="Say what a corpus holds and what a run would make of it.",
         epilog="Exit status: 0; 2 for wrong arguments or a folder that is no corpus.",
     )
-    top.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of MMC4 shards or of tars")
+    top.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of MMC4 shards, of tars or of OBELICS")
     top.add_argument("--shards", type=_positive, help="read only so many shards, evenly over the corpus")
     top.add_argument("--sim-threshold", type=_threshold, default=0.24, help="of an image to its sentence, or none")
     top.add_argument("--max-images", type=_positive, default=6, help="of a document")
@@ -151,11 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     args = parser().parse_args(arguments)
     try:
-        pairs = find_shards(args.corpus).form == "laion"
+        form = find_shards(args.corpus).form
         corpus = open_corpus(args.corpus, cache=args.cache, shards=args.shards)
         tokenizer = _tokenizer(corpus, args.tokenizer)
         rules = Rules(
-            sim_threshold=args.sim_threshold, max_images=args.max_images, text_len=args.text_len if pairs else None
+            sim_threshold=args.sim_threshold if form == "mmc4" else None,  # no other has similarities
+            max_images=args.max_images,
+            text_len=args.text_len if form == "laion" else None,
         )
         found = survey(
             corpus,

@@ -1,5 +1,6 @@
 """One document at a time: sampled, tokenised, its images decoded and cropped; what cannot be decoded is removed."""
 
+import sys
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
@@ -53,13 +54,15 @@ class Drawer:
         rules: Rules,
         *,
         patches: int,
-        seq_len: int,
+        seq_len: int | None,
         seed: int,
         cache_documents: int,
         pictures: Pictures,
     ) -> None:
+        """seq_len: where a document is cut; None: nowhere."""
         self._corpus, self._tokenizer, self._transform, self._rules = corpus, tokenizer, transform, rules
-        self._patches, self._seq_len, self._seed, self._pictures = patches, seq_len, seed, pictures
+        self._patches, self._seed, self._pictures = patches, seed, pictures
+        self._seq_len = sys.maxsize if seq_len is None else seq_len
         self._documents = _prepared.setdefault(corpus, {}).setdefault(
             (rules, tokenizer.digest, seed, cache_documents), Bounded(cache_documents)
         )

@@ -21,6 +21,7 @@ from data.loading.order import Windows, order_of
 from data.loading.progress import Progress
 from data.loading.render import PAIR_LAYOUTS, Writing
 from data.loading.select import Rules
+from data.loading.windows import Filling
 from data.tokenizer import Tokenizer
 
 STATE_VERSION = 1
@@ -44,6 +45,7 @@ class Loader:
         seed: int,
         rules: Rules,
         writing: Writing | None = None,
+        filling: Filling = Filling.DOCUMENT,
         max_broken: float = 0.5,
         cache_documents: int = 65_536,
         pictures: Pictures = shared_pictures,
@@ -63,6 +65,7 @@ class Loader:
             seed: names the order, the choices and the crops.
             rules: sampling; `rules.text_len` says whether the corpus is one of pairs.
             writing: markers of the layouts.
+            filling: what a row holds: a document, or a window of documents that follow one another in a step.
             max_broken: share of the wanted documents over the window that may be broken; more refuses the corpus.
             cache_documents: tokenised documents to keep.
             pictures: holds decoded images; equal for all loaders of a process.
@@ -73,7 +76,7 @@ class Loader:
         self.corpus, self.tokenizer, self.transform = corpus, tokenizer, transform
         self.layouts, self.slots, self.patches, self.seq_len = tuple(layouts), slots, patches, seq_len
         self.images_per_step, self.total_images, self.seed = images_per_step, total_images, seed
-        self.rules, self.writing = rules, writing or Writing()
+        self.rules, self.writing, self.filling = rules, writing or Writing(), filling
         self.max_broken = max_broken
         self._check()
         self.steps = -(-total_images // images_per_step)
@@ -87,7 +90,7 @@ class Loader:
             transform,
             rules,
             patches=patches,
-            seq_len=seq_len,
+            seq_len=seq_len if filling is Filling.DOCUMENT else None,
             seed=seed,
             cache_documents=0 if streamed else cache_documents,
             pictures=Pictures(0) if streamed else pictures,
@@ -101,6 +104,8 @@ class Loader:
         pairs_only = [layout.value for layout in self.layouts if layout in PAIR_LAYOUTS]
         if pairs_only and text_len is None:
             problems.append(f"layouts {pairs_only} write pairs, but rules.text_len is None (a corpus of documents)")
+        if self.filling is Filling.WINDOWS and text_len is not None:
+            problems.append(f"windows hold documents, but rules.text_len={text_len} says pairs")
         if not 1 <= self.slots <= self.patches:
             problems.append(f"slots is {self.slots}; lengths are counted with patches={self.patches}, the most allowed")
         need = self.patches + 4 + (text_len or 0)
@@ -144,7 +149,9 @@ class Loader:
             "seq_len": self.seq_len,
             "images_per_step": self.images_per_step,
             "seed": self.seed,
-        } | ({"order": self._order.name} if isinstance(self._order, Windows) else {})
+            **({"order": self._order.name} if isinstance(self._order, Windows) else {}),
+            **({"filling": self.filling.value} if self.filling is not Filling.DOCUMENT else {}),
+        }
 
     def batches(self, start: int | Mapping[str, Any] = 0) -> Iterator[Batch]:
         """The batches after `start`, equal to those an uninterrupted iteration gives from there.
@@ -208,10 +215,12 @@ class Loader:
             items,
             layouts=self.layouts,
             slots=self.slots,
+            patches=self.patches,
             seq_len=self.seq_len,
             special=self.tokenizer.special,
             transform=self.transform,
             writing=self.writing,
+            filling=self.filling,
         )
 
     def _draw_step(self, progress: Progress) -> list[Drawn]:

@@ -23,7 +23,7 @@ from data.errors import BadImage, CorpusError
 from data.images import HARD_MAX_PIXELS, open_image
 from data.loading.progress import Progress
 from data.readers.imagenet import imagenet
-from data.readers.index import list_shards
+from data.readers.index import Shard, list_shards
 from data.readers.laion import LaionCorpus
 from data.readers.splits import PairImages, make_split
 from data.readers.tars import tar_paths
@@ -59,10 +59,7 @@ def training_pairs(
     Raises:
         CorpusError: no shards, or too much is broken; the message counts it by cause and names shards.
     """
-    paths = tar_paths(folder)
-    if not paths:
-        raise CorpusError(f"{folder} holds no .tar files; give the folder that img2dataset wrote")
-    shards = list_shards(folder, paths)
+    shards = _shards(folder)
     corpus = LaionCorpus(shards, name, caption_key, cache)
     key = _key(name, (f"{shard.name} {shard.size} {shard.modified}" for shard in shards))
     unreadable = _unreadable(corpus.__getitem__, len(corpus), name, key, cache)
@@ -73,6 +70,18 @@ def training_pairs(
         captions.append(sample.segments)
     images = PairImages(name, corpus, np.array(kept, dtype=np.int64))
     return replace(make_split(name, ids, images, captions=captions), coverage=dict(progress.coverage))
+
+
+def count_pairs(folder: Path, name: str, caption_key: str | None, cache: Path | None = None) -> int:
+    """Samples of such shards, usable or not, from the index. Raises CorpusError where there are no shards."""
+    return len(LaionCorpus(_shards(folder), name, caption_key, cache))
+
+
+def _shards(folder: Path) -> tuple[Shard, ...]:
+    paths = tar_paths(folder)
+    if not paths:
+        raise CorpusError(f"{folder} holds no .tar files; give the folder that img2dataset wrote")
+    return list_shards(folder, paths)
 
 
 def training_classes(root: Path, *, max_broken: float, cache: Path | None = None) -> Split:

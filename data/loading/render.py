@@ -33,12 +33,13 @@ class Writing:
 
 @dataclass
 class Row:
-    """One rendered document, not yet padded."""
+    """One rendered document, or several behind one another; not yet padded."""
 
     ids: list[int] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
     boi: list[int] = field(default_factory=list)  # column of each image's <BoI>
-    has_ctx: list[bool] = field(default_factory=list)  # text or an image stands before it
+    has_ctx: list[bool] = field(default_factory=list)  # text or an image of its document stands before it
+    documents: list[int] = field(default_factory=list)  # tokens of each document where there are several
 
 
 def render(
@@ -59,7 +60,7 @@ def render(
     else:
         ends_with_image = isinstance(parts[-1], Image)
         eos = not document.truncated and (writing.eos_after_image or not ends_with_image)
-    return _write(parts, None if layout in COLLAPSED else slots, special, bos, eos)
+    return write(parts, None if layout in COLLAPSED else slots, special, bos, eos)
 
 
 def _pair(document: Sample, layout: Layout) -> tuple[Text, Image]:
@@ -73,7 +74,8 @@ def _pair(document: Sample, layout: Layout) -> tuple[Text, Image]:
     return texts[0], images[0]
 
 
-def _write(parts: Sequence[Text | Image], slots: int | None, special: SpecialTokens, bos: bool, eos: bool) -> Row:
+def write(parts: Sequence[Text | Image], slots: int | None, special: SpecialTokens, bos: bool, eos: bool) -> Row:
+    """Parts of one document in their order. slots: <img> tokens per span; None: an image is its <BoI> alone."""
     row = Row()
     ids, types = row.ids, row.types
     if bos:

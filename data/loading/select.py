@@ -27,15 +27,24 @@ class CapPolicy(StrEnum):
     DROP = "drop"  # use none of it (the other reading of the OBELICS rule)
 
 
+class PairOrder(StrEnum):
+    """Where the image of a pair stands for an objective that reads documents."""
+
+    IMAGE_FIRST = "image_first"
+    RANDOM = "random"  # before or after its caption (LAION-Random, LCL section 4.1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How raw documents become documents. With `text_len` the corpus is one of pairs and only that field is read."""
+    """How raw documents become documents. With `text_len` the corpus is one of pairs, and of the others only
+    `pair_order` and with it `before_probability` are read."""
 
     sim_threshold: float | None = 0.24  # inclusive; None for corpora without scores
     max_images: int = 6
     cap_policy: CapPolicy = CapPolicy.RANDOM
     dedup_per_segment: bool = True  # at most one image per sentence, chosen at random
     before_probability: float = 0.5
+    pair_order: PairOrder = PairOrder.IMAGE_FIRST
     text_len: int | None = None  # T_max of a corpus of pairs, in tokens (80 in the paper's setting); None: documents
 
     def __post_init__(self) -> None:
@@ -125,7 +134,7 @@ def prepare(raw: RawDocument, rules: Rules, tokenizer: Tokenizer, seed: int) -> 
     Raises CorpusError when the rules do not fit the corpus: pairs expected and a page found.
     """
     if rules.text_len is not None:
-        return _prepare_pair(raw, rules.text_len, tokenizer)
+        return _prepare_pair(raw, rules, rules.text_len, tokenizer)
     kept = choose_images(raw, rules, seed)
     removed = (*raw.removed, *unscored(raw, rules))
     if not kept:
@@ -133,11 +142,11 @@ def prepare(raw: RawDocument, rules: Rules, tokenizer: Tokenizer, seed: int) -> 
     texts: list[Text] = []
     index: dict[int, int] = {}  # segment of the raw document -> position in texts
     for number, segment in enumerate(raw.segments):
-        ids = _encode(segment, first=not texts, tokenizer=tokenizer)
-        if ids:
+        ids = _encode(segment, first=not (texts and texts[-1].ids), tokenizer=tokenizer)
+        if ids or (raw.order is not None and not segment):  # empty: another document begins here
             index[number] = len(texts)
             texts.append(Text(ids))
-    if not texts:
+    if not any(text.ids for text in texts):
         return Bad(raw.doc_id, Cause.EMPTY_TEXT, f"none of {len(raw.segments)} segments holds a token")
     fixed = None
     if raw.order is not None:
@@ -150,7 +159,7 @@ def prepare(raw: RawDocument, rules: Rules, tokenizer: Tokenizer, seed: int) -> 
         if not kept:
             return Bad(raw.doc_id, Cause.NO_IMAGE_LEFT, "the sentences of all its images tokenise to nothing")
     images = tuple(raw.images[i] for i in kept)
-    prepared = Prepared(raw.doc_id, tuple(texts), images, kept, anchors, fixed, _text_hash(texts), removed=removed)
+    prepared = Prepared(raw.doc_id, tuple(texts), images, kept, anchors, fixed, text_hash(texts), removed=removed)
     return _checked(prepared, tokenizer)
 
 
@@ -172,7 +181,7 @@ def _without_images(raw: RawDocument, removed: Sequence[Bad], rules: Rules) -> B
     )
 
 
-def _prepare_pair(raw: RawDocument, text_len: int, tokenizer: Tokenizer) -> Prepared | Bad:
+def _prepare_pair(raw: RawDocument, rules: Rules, text_len: int, tokenizer: Tokenizer) -> Prepared | Bad:
     if len(raw.segments) > 1 or len(raw.images) > 1:
         corpus = raw.doc_id.partition("/")[0]
         raise CorpusError(
@@ -185,8 +194,9 @@ def _prepare_pair(raw: RawDocument, text_len: int, tokenizer: Tokenizer) -> Prep
     if not ids:
         return Bad(raw.doc_id, Cause.EMPTY_TEXT, "the caption tokenises to nothing")
     text = Text(ids[:text_len])
-    # Image first is how a pair is written wherever an objective reads documents and the layout leaves the order open.
-    pair = Prepared(raw.doc_id, (text,), raw.images, (0,), (0,), (-1, 0), _text_hash([text]), len(ids) > text_len)
+    # Read wherever an objective reads documents and the layout leaves the order open.
+    fixed = (-1, 0) if rules.pair_order is PairOrder.IMAGE_FIRST else None
+    pair = Prepared(raw.doc_id, (text,), raw.images, (0,), (0,), fixed, text_hash([text]), len(ids) > text_len)
     return _checked(pair, tokenizer)
 
 
@@ -205,7 +215,8 @@ def _checked(prepared: Prepared, tokenizer: Tokenizer) -> Prepared | Bad:
     return prepared
 
 
-def _text_hash(texts: Sequence[Text]) -> int:
+def text_hash(texts: Sequence[Text]) -> int:
+    """Equal for equal text, 63 bits."""
     return stable_seed("caption", " ".join(str(i) for text in texts for i in text.ids))
 
 

@@ -111,7 +111,7 @@ class Mmc4Corpus:
         start, size = int(row["start"]), int(row["size"])
         try:
             if shard.path.suffix == ".zip":
-                return parse_line(unzip(shard.path, shard.modified)[start : start + size])
+                return parse_line(unzip((shard.path, shard.modified))[start : start + size])
             return parse_line(read_span(shard.path, start, size))
         except FileNotFoundError as error:
             raise Unusable(Cause.MISSING_SHARD, f"{shard.name} is gone since it was indexed") from error

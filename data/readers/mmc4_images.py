@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ NEVER_PUBLISHED = (3218, 3267, 5064, 5146, 7119, 8991, 9750, 11899, 15127, 15252
 MIN_HIT_RATE = 0.01
 MAX_RECORD = 1 << 20  # bytes of the .json beside an image that are worth reading for its address
 _SUFFIXES = frozenset(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"))
-_ROW = np.dtype([*NOTE_FIELDS, ("name", np.uint64), ("url", np.uint64), ("start", np.int64), ("size", np.int64)])
+_ROW = np.dtype([*NOTE_FIELDS, ("name", np.uint64), ("address", np.uint64), ("start", np.int64), ("size", np.int64)])
 
 
 class ImageLayout(NamedTuple):
@@ -65,11 +65,11 @@ class TarImages:
     def __init__(self, folder: Path, tars: Sequence[Path], cache: Path | None, processes: int) -> None:
         self._shards: tuple[Shard, ...] = list_shards(folder, tars)
         self._rows = build_index(self._shards, _ROW, scan_images, cache, processes).rows
-        self._order = {by: np.argsort(self._rows[by], kind="stable") for by in ("name", "url")}
+        self._order = {by: np.argsort(self._rows[by], kind="stable") for by in ("name", "address")}
 
-    def find(self, by: str, text: str) -> SpanBytes | None:
-        """What reads the image whose "name" or "url" that is; None where no tar holds it."""
-        key, order = _hash(text), self._order[by]
+    def find(self, by: Literal["name", "address"], text: str) -> SpanBytes | None:
+        """What reads the image whose "name" or "address" that is; None where no tar holds it."""
+        key, order = _hash(text.lower() if by == "name" else text), self._order[by]
         at = int(np.searchsorted(self._rows[by], key, sorter=order))
         if at == len(order) or self._rows[by][order[at]] != key:
             return None
@@ -83,7 +83,7 @@ class TarImages:
 
     def by_url(self, _: int, entry: Mapping[str, Any]) -> Callable[[], bytes]:
         """As `locate` in `ImageLayout`, by raw_url."""
-        return self.find("url", str(entry.get("raw_url"))) or _Missing(entry["image_name"])
+        return self.find("address", str(entry.get("raw_url"))) or _Missing(entry["image_name"])
 
 
 def scan_images(path: Path) -> Scan:
@@ -101,15 +101,15 @@ def scan_images(path: Path) -> Scan:
     pictures = [member for member in members if member.suffix.rpartition(".")[2] in _SUFFIXES]
     rows = np.zeros(len(pictures), _ROW)
     for row, member in zip(rows, pictures, strict=True):
-        row["name"] = _hash(f"{member.key}.{member.suffix}".rpartition("/")[2])
-        row["url"] = _hash(urls[member.key]) if member.key in urls else 0
+        row["name"] = _hash(f"{member.key}.{member.suffix}".rpartition("/")[2].lower())
+        row["address"] = _hash(urls[member.key]) if member.key in urls else 0
         row["start"], row["size"] = member.start, member.size
     return Scan(rows, b"")
 
 
 def _hash(text: str) -> np.uint64:
     """Never 0, which stands for no address."""
-    digest = blake2b(text.lower().encode("utf-8", "replace"), digest_size=8).digest()
+    digest = blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "big") or 1)
 
 

@@ -3,10 +3,10 @@
 import struct
 import zipfile
 import zlib
-from collections import OrderedDict
 from pathlib import Path
 
 from data.document import Cause
+from data.readers.recent import Recent
 
 MAX_ZIP_MEMBER = 1 << 30  # bytes after decompression; a published shard is some ten megabytes
 MAX_ZIP_RATIO = 200
@@ -29,29 +29,7 @@ def beside(name: str) -> bool:
     return "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
 
 
-class Unzipped:
-    """Contents of zipped shards, the least recently read dropped first when they exceed `budget` bytes."""
-
-    def __init__(self, budget: int) -> None:
-        self._left = budget
-        self._held: OrderedDict[tuple[Path, int], bytes] = OrderedDict()
-
-    def __call__(self, path: Path, modified: int) -> bytes:
-        """The one jsonl of a shard last changed at `modified`."""
-        key = path, modified
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key]
-        content = read_zip(path)
-        self._left -= len(content)
-        while self._left < 0 and self._held:
-            self._left += len(self._held.popitem(last=False)[1])
-        self._held[key] = content
-        return content
-
-
 UNPACKED_BYTES = 256 * 2**20  # of shards that a process keeps
-unzip = Unzipped(UNPACKED_BYTES)
 
 
 def read_zip(path: Path) -> bytes:
@@ -76,3 +54,11 @@ def read_zip(path: Path) -> bytes:
         raise
     except _ZIP_ERRORS as error:
         raise Unusable(Cause.BAD_TAR, f"{path.name} is no readable zip: {error}") from error
+
+
+def recent_zips(budget: int) -> Recent[tuple[Path, int], bytes]:
+    """Contents of zipped shards by path and time of the last change; at most `budget` bytes and one more are kept."""
+    return Recent(lambda key: read_zip(key[0]), len, budget)
+
+
+unzip = recent_zips(UNPACKED_BYTES)

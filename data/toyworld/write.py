@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from filelock import FileLock
@@ -89,7 +90,8 @@ def _write(root: Path, spec: ToyworldSpec) -> None:
     (root / "manifest.json").write_text(json.dumps({"format": FORMAT, "spec": asdict(spec)}, indent=1) + "\n")
 
 
-def _encoded(pictures: NDArray[np.uint8], kind: str) -> Iterator[bytes]:
+def encoded(pictures: NDArray[np.uint8], kind: Literal["jpg", "png"]) -> Iterator[bytes]:
+    """Each picture as a file; pictures: uint8 [n, size, size, 3]."""
     for picture in pictures:
         buffer = io.BytesIO()
         if kind == "jpg":
@@ -107,7 +109,7 @@ def _write_mmc4_shard(root: Path, index: int, count: int, spec: ToyworldSpec) ->
     folder = root / "images" / str(index)
     folder.mkdir(parents=True)
     names = [f"{stable_seed(spec.seed, 'mmc4', index, i) & (2**48 - 1):012x}.jpg" for i in range(len(scenes))]
-    for name, content in zip(names, _encoded(render(scenes, PLAIN, rng), "jpg"), strict=True):
+    for name, content in zip(names, encoded(render(scenes, PLAIN, rng), "jpg"), strict=True):
         (folder / name).write_bytes(content)
     lines, at = [], 0
     for number, page in enumerate(pages):
@@ -167,7 +169,8 @@ def _distinct_scenes(rng: np.random.Generator, count: int) -> list[Scene]:
     return [every[i] for i in rng.permutation(len(every))[:count]]
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """A file in a tar, without a date, so that equal content gives equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     archive.addfile(info, io.BytesIO(content))
@@ -186,14 +189,14 @@ def _write_tars(
         else:
             texts = [describe(rng, scene, spec.rules)[0] for scene in scenes]
         with tarfile.open(root / f"{shard:05d}.tar", "w") as archive:
-            for i, content in enumerate(_encoded(render(scenes, PLAIN, rng), "jpg")):
+            for i, content in enumerate(encoded(render(scenes, PLAIN, rng), "jpg")):
                 key = f"{shard:05d}{i:04d}"
                 about = {"key": key, "caption": texts[i], "status": "success", "width": 32, "height": 32}
                 if caption_count:
                     about["top_caption"] = texts[i]
-                _add(archive, f"{key}.jpg", content)
-                _add(archive, f"{key}.txt", texts[i].encode())
-                _add(archive, f"{key}.json", json.dumps(about).encode())
+                add_member(archive, f"{key}.jpg", content)
+                add_member(archive, f"{key}.txt", texts[i].encode())
+                add_member(archive, f"{key}.json", json.dumps(about).encode())
 
 
 def _write_folders(root: Path, spec: ToyworldSpec) -> None:
@@ -204,7 +207,7 @@ def _write_folders(root: Path, spec: ToyworldSpec) -> None:
         folders = [root / split / name.replace(" ", "_") for name in NAMES]
         for folder in folders:
             folder.mkdir(parents=True)
-        for i, content in enumerate(_encoded(render(scenes, PLAIN, rng), "png")):
+        for i, content in enumerate(encoded(render(scenes, PLAIN, rng), "png")):
             (folders[scenes[i].pattern] / f"{split}_{i:06d}.png").write_bytes(content)
 
 
@@ -216,7 +219,7 @@ def _write_karpathy(root: Path, name: str, style: Style, spec: ToyworldSpec) -> 
         scenes = _distinct_scenes(rng, count)
         folder = root / "images"
         folder.mkdir(parents=True, exist_ok=True)
-        for i, content in enumerate(_encoded(render(scenes, style, rng), "jpg")):
+        for i, content in enumerate(encoded(render(scenes, style, rng), "jpg")):
             filename = f"{name}_{split}_{i:06d}.jpg"
             (folder / filename).write_bytes(content)
             said = captions(scenes[i], rng, 5)
@@ -244,7 +247,7 @@ def _write_nocaps(root: Path, spec: ToyworldSpec) -> None:
     scenes = [sample_scene(rng, i % len(PATTERNS), held_out=True) for i in range(spec.caption_test)]
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
-    for i, content in enumerate(_encoded(render(scenes, PLAIN, rng), "jpg")):
+    for i, content in enumerate(encoded(render(scenes, PLAIN, rng), "jpg")):
         filename = f"{i:012x}.jpg"
         (folder / filename).write_bytes(content)
         images.append({"id": i, "file_name": filename, "width": 32, "height": 32, "domain": "out-domain"})

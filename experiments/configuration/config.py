@@ -48,6 +48,7 @@ class DataConfig:
     mmc4: Path | None = None  # MMC4 documents (data/readers/mmc4.py)
     laion: Path | None = None  # image-text pairs in tars (data/readers/laion.py)
     mmc4_pair: Path | None = None  # a paired corpus to use as MMC4-Pair; none: the pairs inside `mmc4`
+    obelics: Path | None = None  # OBELICS documents (data/readers/obelics.py)
     imagenet: Path | None = None
     retrieval_train: Path | None = None
     caption_train: Path | None = None
@@ -63,6 +64,7 @@ class DataConfig:
     tokenizer_text: Literal["mmc4", "laion"] = "mmc4"  # whose text that BPE is trained on
     vocabulary: int  # its entries; not used with `tokenizer`
     max_broken: float = 0.5  # share of the wanted documents that may be unusable: a third of links are dead by now
+    features_gb: float | None = 500.0  # disk that cached features of a sweep may take, 10**9 bytes; none: any
     sim_threshold: float | None  # of an image to its sentence, inclusive; none: for corpora without scores
     max_images: int  # of one document
     seq_len: int  # longest row of a document, in tokens
@@ -74,6 +76,8 @@ class DataConfig:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.max_broken <= 1:
             raise ValueError(f"data.max_broken is a share in [0, 1], got {self.max_broken}")
+        if self.features_gb is not None and not self.features_gb > 0:
+            raise ValueError(f"data.features_gb must be positive, or none for no limit, got {self.features_gb}")
         if self.sim_threshold is not None and not -1 <= self.sim_threshold <= 1:
             raise ValueError(f"data.sim_threshold is a cosine in [-1, 1], got {self.sim_threshold}")
         if not 0 <= self.toyworld_redundancy <= 1:
@@ -193,4 +197,10 @@ class RunConfig:
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # objective -> changed field -> value
     transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> changed field -> value
     full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the same, in rows of full transfer only
+    # Of the heads and the order of transfer in every row; none: the seed of the row's pre-training.
+    transfer_seed: int | None = None
     slurm: SlurmConfig = SlurmConfig()
+
+    def __post_init__(self) -> None:
+        if self.transfer_seed is not None and self.transfer_seed < 0:
+            raise ValueError(f"transfer_seed is a whole number from 0 on, or none, got {self.transfer_seed}")

@@ -1,8 +1,12 @@
 """What the names in a table mean: which field of DataConfig each reads, and a fingerprint of its content."""
 
 import hashlib
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -13,21 +17,58 @@ from data.toyworld.spec import ToyworldSpec, is_embedded
 from experiments.configuration.config import DataConfig
 from experiments.configuration.overrides import ConfigError, suggest
 
-FOLDERS = ("mmc4", "laion", "mmc4_pair", "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
+SOURCES = ("mmc4", "laion", "mmc4_pair", "obelics")  # fields of DataConfig that are corpora
+FOLDERS = (*SOURCES, "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
+SYNTAX = "NAME or [WEIGHT*]NAME+[WEIGHT*]NAME+..., as 2*laion-random+mmc4: two images of the first to one of the second"
+_PART = re.compile(r"(?:(\d+(?:\.\d+)?)\*)?([^\s*+]+)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A corpus as tables name it."""
+
+    name: str
+    source: Literal["mmc4", "laion", "obelics"]  # field of DataConfig
+    entries: Literal["pairs", "documents", "windows"]  # image-caption pairs, documents, or documents cut into windows
+
+    def field(self, data: DataConfig) -> str:
+        """The field of DataConfig that is read: pairs of documents may lie in a folder of their own."""
+        own_pairs = self.name == "mmc4-pair" and data.mmc4_pair is not None
+        return "mmc4_pair" if own_pairs else self.source
 
 
 @dataclass(frozen=True)
 class PretrainCorpus:
-    """A corpus as tables name it."""
+    """What a row is trained on: one corpus, or several mixed by declared shares of the images."""
 
-    name: str
-    source: Literal["mmc4", "laion"]  # field of DataConfig
-    pairs: bool  # image-caption pairs, else documents
+    parts: tuple[Part, ...]
+    weights: tuple[int, ...] = (1,)  # images of each part, relative to the others; no common divisor
+
+    @property
+    def name(self) -> str:
+        """The one way to write it."""
+        weighted = zip(self.parts, self.weights, strict=True)
+        return "+".join(part.name if weight == 1 else f"{weight}*{part.name}" for part, weight in weighted)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it holds image-caption pairs only."""
+        return all(part.entries == "pairs" for part in self.parts)
 
     @property
     def rate(self) -> Literal["laion", "others"]:
         """Field of PeakRates: corpora share a rate here exactly if the paper gives them one."""
-        return "laion" if PEAK_LEARNING_RATE[self.name] == PEAK_LEARNING_RATE["laion"] else "others"
+        laion = PEAK_LEARNING_RATE["laion"]
+        return "laion" if all(PEAK_LEARNING_RATE[part.name] == laion for part in self.parts) else "others"
+
+    def shares(self, images: int) -> tuple[int, ...]:
+        """So many images dealt out to the parts: by weight, rounded by largest remainder, the first of equals first."""
+        whole = sum(self.weights)
+        dealt = [images * weight // whole for weight in self.weights]
+        remainders = [images * weight % whole for weight in self.weights]
+        for part in sorted(range(len(dealt)), key=lambda part: -remainders[part])[: images - sum(dealt)]:
+            dealt[part] += 1
+        return tuple(dealt)
 
 
 @dataclass(frozen=True)
@@ -39,12 +80,13 @@ class TaskData:
 
 
 CORPORA = {
-    corpus.name: corpus
-    for corpus in (
-        PretrainCorpus("mmc4", "mmc4", pairs=False),
-        PretrainCorpus("mmc4-pair", "mmc4", pairs=True),
-        PretrainCorpus("laion", "laion", pairs=True),
-        PretrainCorpus("laion-random", "laion", pairs=True),  # the same pairs, each in an order of its own
+    part.name: part
+    for part in (
+        Part("laion", "laion", "pairs"),
+        Part("laion-random", "laion", "pairs"),  # the same pairs, each in an order of its own
+        Part("mmc4-pair", "mmc4", "pairs"),
+        Part("mmc4", "mmc4", "documents"),
+        Part("obelics", "obelics", "windows"),
     )
 }
 
@@ -61,11 +103,29 @@ def embedded_corpus(data: DataConfig) -> ToyworldSpec:
     return ToyworldSpec(seed=data.toyworld_seed, rules=rules)
 
 
-def get_corpus(name: str) -> PretrainCorpus:
-    """The corpus of that name. Raises ConfigError with the nearest name for an unknown one."""
-    if name not in CORPORA:
-        raise ConfigError(suggest(name, CORPORA, "corpus"))
-    return CORPORA[name]
+def get_corpus(expression: str) -> PretrainCorpus:
+    """The corpus or mixture that is written so.
+
+    Raises ConfigError for an unknown name (with the nearest one), for what is no expression of SYNTAX, and for a
+    mixture of the same data with itself.
+    """
+    matches = [_PART.fullmatch(term) for term in expression.split("+")]
+    weights, parts = [], []
+    for match in matches:
+        if match is None or (match[1] is not None and (len(matches) == 1 or not Fraction(match[1]))):
+            raise ConfigError(f"{expression!r} is no corpus; write {SYNTAX}. Corpora are {', '.join(CORPORA)}")
+        if match[2] not in CORPORA:
+            raise ConfigError(suggest(match[2], CORPORA, "corpus"))
+        weights.append(Fraction(match[1] or 1))
+        parts.append(CORPORA[match[2]])
+    twice = [each for each, count in Counter((part.source, part.entries) for part in parts).items() if count > 1]
+    if twice:
+        raise ConfigError(f"{expression!r} mixes the {twice[0][1]} of {twice[0][0]} with themselves; name them once")
+    order = sorted(range(len(parts)), key=lambda at: list(CORPORA).index(parts[at].name))
+    common = math.lcm(*(weight.denominator for weight in weights))
+    counts = [int(weights[at] * common) for at in order]
+    divisor = math.gcd(*counts)
+    return PretrainCorpus(tuple(parts[at] for at in order), tuple(count // divisor for count in counts))
 
 
 def get_task(name: str) -> TaskData:
@@ -99,7 +159,7 @@ def digests(data: DataConfig) -> Mapping[str, str]:
     for name in FOLDERS:
         folder = getattr(data, name)
         if folder is not None:
-            found[name] = _corpus(folder) if name in ("mmc4", "laion", "mmc4_pair") else _folder(name, folder)
+            found[name] = _corpus(folder) if name in SOURCES else _folder(name, folder)
     if data.tokenizer is not None:
         local = Path(data.tokenizer)
         found["tokenizer"] = _folder("tokenizer", local) if local.is_dir() else data.tokenizer

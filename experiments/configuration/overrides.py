@@ -9,7 +9,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from experiments.configuration.config import RunConfig
 from experiments.configuration.typed import TypeMismatch, describe, from_plain, hints, parse_text
@@ -64,81 +64,73 @@ def apply(config: RunConfig, changes: Mapping[str, Any], look_up: LookUp | None 
 
     Raises ConfigError naming the key for an unknown key, a value of another type, or one that the config refuses.
     """
+    own = {key: value for key, value in changes.items() if key.partition(".")[0] not in NAMED}
     for key, value in changes.items():
-        group, *rest = key.split(".")
-        if group in NAMED:
-            config = _set_named(config, group, rest, key, value, look_up or _registered)
-        else:
-            config = set_field(config, key, value)
-    return config
+        if key not in own:
+            config = _set_named(config, key, value, look_up or _registered)
+    return change(config, own)
 
 
-def set_field(config: C, key: str, value: Any, prefix: str = "") -> C:
-    """A copy of a dataclass with one dotted field changed; `prefix` is how errors call the dataclass itself.
+def change(config: C, changes: Mapping[str, Any], prefix: str = "") -> C:
+    """A copy of a dataclass with dotted fields changed; `prefix` is how errors call the dataclass itself.
 
-    Raises ConfigError as `apply` does.
+    All at once: what a dataclass checks, it checks of the result, whatever the order of the changes. Raises ConfigError
+    as `apply` does.
     """
     above = prefix.split(".") if prefix else []
-    changed: C = _set(config, above, key.split("."), ".".join([*above, key]), value)
+    typed = {key: _typed(type(config), above, key, value) for key, value in changes.items()}
+    changed: C = _replaced(config, typed, {".".join([*above, key]): value for key, value in changes.items()}, above)
     return changed
 
 
-def _set(config: Any, here: list[str], parts: list[str], key: str, value: Any) -> Any:
-    name, *rest = parts
-    known = hints(type(config))
-    if name not in known:
-        raise ConfigError(f"--set {key}: {_below(here)}{suggest(name, known, 'key')}")
-    inner = getattr(config, name)
+def _replaced(config: Any, typed: Mapping[str, Any], given: Mapping[str, Any], here: Sequence[str]) -> Any:
+    """given: the same changes under their whole keys, as the user wrote them."""
+    new = {key: value for key, value in typed.items() if "." not in key}
+    for name in dict.fromkeys(key.partition(".")[0] for key in typed if key not in new):
+        below = {key.partition(".")[2]: value for key, value in typed.items() if key.startswith(f"{name}.")}
+        new[name] = _replaced(getattr(config, name), below, given, [*here, name])
     try:
-        if rest:
-            if not is_dataclass(inner):
-                raise ConfigError(
-                    f"--set {key}: {'.'.join([*here, name])!r} is {describe(known[name])} and has no keys below it"
-                )
-            return replace(config, **{name: _set(inner, [*here, name], rest, key, value)})
-        if is_dataclass(inner):
-            below = ", ".join(f"{key}.{each}" for each in hints(type(inner)))
-            raise ConfigError(f"--set {key}: it is a group; set one of {below}")
-        return replace(config, **{name: _typed(known[name], value)})
-    except TypeMismatch as error:
-        raise ConfigError(f"--set {key}={value}: {value!r} is not {error.expected}") from None
-    except ConfigError:
-        raise
+        return replace(config, **new)
     except ValueError as error:  # the config's own __post_init__
-        raise ConfigError(f"--set {key}={value}: {error}") from None
+        keys = [".".join([*here, key]) for key in typed]
+        raise ConfigError(f"{' '.join(f'--set {key}={given[key]}' for key in keys)}: {error}") from None
 
 
-def _set_named(config: RunConfig, group: str, path: list[str], key: str, value: Any, look_up: LookUp) -> RunConfig:
+def _typed(cls: type, above: Sequence[str], key: str, value: Any) -> Any:
+    """The value as its field has it: the type is found along the key, below what stands above."""
+    whole, here = ".".join([*above, key]), list(above)
+    hint: Any = cls
+    for part in key.split("."):
+        if not is_dataclass(hint):
+            raise ConfigError(f"--set {whole}: {'.'.join(here)!r} is {describe(hint)} and has no keys below it")
+        known = hints(cast(type, hint))
+        if part not in known:
+            below = f"below {'.'.join(here)!r}: " if here else ""
+            raise ConfigError(f"--set {whole}: {below}{suggest(part, known, 'key')}")
+        hint = known[part]
+        here.append(part)
+    if is_dataclass(hint):
+        below = ", ".join(f"{whole}.{each}" for each in hints(cast(type, hint)))
+        raise ConfigError(f"--set {whole}: it is a group; set one of {below}")
+    try:
+        return parse_text(hint, value) if isinstance(value, str) else from_plain(hint, plain(value))
+    except TypeMismatch:
+        raise ConfigError(f"--set {whole}={value}: {value!r} is not {describe(hint)}") from None
+
+
+def _set_named(config: RunConfig, key: str, value: Any, look_up: LookUp) -> RunConfig:
+    group, *path = key.split(".", 2)
     if len(path) < 2:
         raise ConfigError(f"--set {key}: write {group}.<name>.<field>=<value>, for example {NAMED[group]}")
-    name, *parts = path
+    name, field = path
     try:
-        hint: Any = look_up(group, name)
+        cls = look_up(group, name)
     except ValueError as error:
         raise ConfigError(f"--set {key}: {error}") from None
-    for depth, part in enumerate(parts):
-        above = [group, name, *parts[:depth]]
-        if not (is_dataclass(hint) and isinstance(hint, type)):
-            raise ConfigError(f"--set {key}: {'.'.join(above)!r} is {describe(hint)} and has no keys below it")
-        known = hints(hint)
-        if part not in known:
-            raise ConfigError(f"--set {key}: {_below(above)}{suggest(part, known, 'key')}")
-        hint = known[part]
-    try:
-        typed = _typed(hint, value)
-    except TypeMismatch as error:
-        raise ConfigError(f"--set {key}={value}: {value!r} is not {error.expected}") from None
+    typed = _typed(cls, [group, name], field, value)
     held: Mapping[str, Mapping[str, Any]] = getattr(config, group)
-    changed: dict[str, Any] = {group: {**held, name: {**held.get(name, {}), ".".join(parts): typed}}}
+    changed: dict[str, Any] = {group: {**held, name: {**held.get(name, {}), field: typed}}}
     return replace(config, **changed)
-
-
-def _below(above: Sequence[str]) -> str:
-    return f"below {'.'.join(above)!r}: " if above else ""
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    return parse_text(hint, value) if isinstance(value, str) else from_plain(hint, plain(value))
 
 
 def _registered(group: str, name: str) -> type:

@@ -17,12 +17,13 @@ class SlurmConfig:
     mem_gb: float | None = None
     cpus_per_task: int | None = None  # none: as many as a run has threads
     signal_seconds: int = 120  # between the warning and the end of a job: one step and one checkpoint
+    attempts: int = 5  # of a job, in a row, that save no further step; then its run has failed and is not requeued
     array_parallelism: int = 256  # tasks of an array at once
     srun_args: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()  # shell lines before Python: module load cuda
 
     def __post_init__(self) -> None:
-        for name in ("time", "signal_seconds", "array_parallelism"):
+        for name in ("time", "signal_seconds", "attempts", "array_parallelism"):
             if getattr(self, name) < 1:
                 raise ValueError(f"slurm.{name} must be at least 1, got {getattr(self, name)}")
         if self.signal_seconds >= 60 * self.time:

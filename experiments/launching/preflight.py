@@ -6,22 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.batch import Split
-from data.corpora import detect, open_corpus
+from data.corpora import TITLES, detect, open_corpus
 from data.document import Bad
 from data.errors import CorpusError
 from data.loading.check import check_corpus, spread
 from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
+from data.toyworld.obelics import ensure_obelics
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import DataConfig, Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, embedded_corpus, get_corpus, get_task
+from experiments.configuration.corpora import FOLDERS, Part, embedded_corpus, get_corpus, get_task
 from experiments.configuration.place import Place
+from experiments.launching.feature_budget import refuse_large
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
 from results.schema import COVERAGE_COUNTS, Table
 
 LOOKED_INTO = 5  # shards in which a label is looked for
-KINDS = {"mmc4": "MMC4 documents", "laion": "image-text pairs in tars"}
 
 
 class NotReady(ValueError):
@@ -79,29 +80,28 @@ def _labelled(data: DataConfig, known: Mapping[str, str]) -> bool:
     return any(image.label is not None for each in entries if not isinstance(each, Bad) for image in each.images)
 
 
-def _check_kind(name: str, data: DataConfig) -> None:
-    """Raises CorpusError where documents are set in the place of pairs, or the other way round."""
-    corpus = get_corpus(name)
-    if corpus.pairs and corpus.source == "mmc4" and data.mmc4_pair is not None:
-        return  # either kind holds pairs
-    folder = getattr(data, corpus.source)
+def _check_kind(part: Part, data: DataConfig) -> None:
+    """Raises CorpusError where a folder holds another kind of data than its setting says."""
+    field = part.field(data)
+    if field == "mmc4_pair":
+        return  # pairs in tars, or documents whose pairs are taken
+    folder = getattr(data, field)
     found = detect(folder)
-    if found != corpus.source:
+    if found != field:
         raise CorpusError(
-            f"data.{corpus.source} is {str(folder)!r}, which holds {KINDS[found]}, not {KINDS[corpus.source]}; "
+            f"data.{field} is {str(folder)!r}, which holds {TITLES[found]}, not {TITLES[part.source]}; "
             f"set it as data.{found}"
         )
 
 
-def _check_content(spec: CorpusSpec, place: Place) -> None:
+def _check_content(part: Part, spec: CorpusSpec, place: Place) -> None:
     """Raises CorpusError where documents from all over the corpus show that a run could not use it."""
-    own_pairs = spec.name == "mmc4-pair" and place.data.mmc4_pair is not None
-    field = "mmc4_pair" if own_pairs else get_corpus(spec.name).source
-    pairs = detect(getattr(place.data, field)) == "laion"
+    field = part.field(place.data)
+    form = detect(getattr(place.data, field))
     rules = Rules(
-        sim_threshold=None if pairs else spec.sim_threshold,
+        sim_threshold=spec.sim_threshold if form == "mmc4" else None,
         max_images=spec.max_images or Rules.max_images,
-        text_len=spec.text_len if pairs else None,
+        text_len=spec.text_len if form == "laion" else None,
     )
     corpus = open_source(place, field)
     if said := check_corpus(corpus, corpus.lost_shards(), rules, place.data.max_broken):
@@ -120,16 +120,21 @@ def _say_skipped(split: Split, field: str) -> None:
 def check(missing: Sequence[PlannedRun], place: Place) -> None:
     """Write the embedded corpus if it is used, look at every corpus and every picture of a downstream set, find Java.
 
-    Raises NotReady, CorpusError, or OSError when the disk is too small.
+    Raises NotReady, CorpusError, ConfigError where cached features are over their budget, or OSError when the disk is
+    too small.
     """
     spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
     if any(getattr(place.data, name) == folder / name for name in FOLDERS):
         ensure_toyworld(place.shared / "corpora", spec)
+    refuse_large(missing, place)
     trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
     for corpus in dict.fromkeys(trained):
-        _check_kind(corpus.name, place.data)
-        _check_content(corpus, place)
+        for part in get_corpus(corpus.name).parts:
+            if getattr(place.data, part.field(place.data)) == folder / "obelics":
+                ensure_obelics(place.shared / "corpora", spec)
+            _check_kind(part, place.data)
+            _check_content(part, corpus, place)
     transfers = [run.spec for run in missing if isinstance(run.spec, TransferSpec)]
     for name, training in sorted({(get_task(s.task).train, True) for s in transfers}):
         _say_skipped(open_split(place, name, training), f"data.{name}")

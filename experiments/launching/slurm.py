@@ -32,7 +32,6 @@ from results.record import write_atomic
 logger = logging.getLogger(__name__)
 
 HELD = "launch failed requeued held"
-REQUEUES = 1_000_000  # submitit gives up after so many; here nobody does
 
 
 def slurm(runs: Sequence[PlannedRun], machine: Machine) -> Launched:
@@ -151,7 +150,8 @@ class _Submitter:
             asked["mem"] = f"{round(1024 * made.mem_gb)}M"
         if needs:
             asked["dependency"] = "afterany:" + ":".join(needs)
-        executor = submitit.SlurmExecutor(folder=self.folder / "jobs", max_num_timeout=REQUEUES)
+        # What submitit counts are jobs that reach their limit before task.py is in charge of signals.
+        executor = submitit.SlurmExecutor(folder=self.folder / "jobs", max_num_timeout=made.attempts)
         exported = [f"export {key}={value}" for key, value in environment(self.machine.threads).items()]
         executor.update_parameters(
             job_name=name,

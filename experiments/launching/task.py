@@ -17,6 +17,7 @@ from pathlib import Path
 
 from submitit.core.utils import DelayedSubmission
 
+from experiments.configuration.slurm import SlurmConfig
 from experiments.launching import queue
 from experiments.launching.machine import Machine
 from experiments.launching.states import look, submitted
@@ -75,7 +76,7 @@ class Task:
     def _do(self, machine: "Machine", log: Path) -> None:
         from experiments.launching.reconcile import settle
         from experiments.running.attempts import Held, LeaseLost
-        from experiments.running.lifecycle import execute, parents
+        from experiments.running.lifecycle import execute, parents, record_death
 
         needed = parents(machine.place.runs / self.run_id)
         if needed:
@@ -83,8 +84,13 @@ class Task:
             submissions = [found for each in needed if (found := submitted(machine.place.runs / each)) is not None]
             settle(needed, machine.place, machine.scale, queue.those(each.job for each in submissions))
             _wait_for(needed, machine)  # another transfer may be writing down the same
+        folder = machine.place.runs / self.run_id
         while True:
             try:
+                if reason := _in_vain(folder, machine.slurm):
+                    record_death(self.run_id, machine.place, machine.scale, reason)
+                    logger.error("%s", reason)
+                    return
                 execute(self.run_id, machine.place, machine.scale, job=job_id(), log=str(log))
                 return
             except LeaseLost as lost:
@@ -99,6 +105,21 @@ def _wait_for(run_ids: Sequence[str], machine: Machine) -> None:
     """Until nobody is at these runs: one that another sweep does has no job to depend on."""
     while any(look(machine.place.runs / run_id, {}).state == "running" for run_id in run_ids):
         time.sleep(POLL_SECONDS)
+
+
+def _in_vain(folder: Path, slurm: SlurmConfig) -> str:
+    """Why this job is not tried once more, "" where it is: it would be requeued for ever and get no further."""
+    from experiments.running import attempts, checkpoint
+
+    step = checkpoint.newest_step(folder / "checkpoint")
+    found = attempts.in_vain(folder, job_id(), step)
+    if len(found) < slurm.attempts:
+        return ""
+    return (
+        f"job {job_id()} has begun {len(found)} times and saved nothing after step {step} (slurm.attempts is "
+        f"{slurm.attempts}); the last was {found[0].reason or 'killed'}; give it more time with --set slurm.time, now "
+        f"{slurm.time} min, or --set slurm.signal_seconds, now {slurm.signal_seconds}; the log is {found[0].log}"
+    )
 
 
 def _again() -> None:

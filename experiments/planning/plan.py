@@ -13,13 +13,14 @@ from typing import Any, get_args
 from data.toyworld.spec import is_embedded
 from experiments.configuration import overrides
 from experiments.configuration.config import SCRATCH, TEXT_LM, DataConfig, RunConfig, resolve_optim
-from experiments.configuration.corpora import get_corpus, get_task, own_sets
+from experiments.configuration.corpora import CORPORA, PretrainCorpus, get_corpus, get_task, own_sets
 from experiments.configuration.overrides import ConfigError
 from experiments.configuration.recipe import STATED, Scale, get_scale
 from experiments.planning.catalogue import Catalogue
 from experiments.planning.fairness import Resolved, check
 from experiments.planning.specs import (
     ABSENT,
+    CORPUS,
     CorpusSpec,
     ObjectiveSpec,
     PlannedRun,
@@ -184,14 +185,17 @@ class Resolver:
         corpus = get_corpus(row.data)
         facts = self.catalogue.objective(row.objective)
         if facts.reads == "pairs" and not corpus.pairs:
+            paired = [name for name in CORPORA if name == f"{row.data}-pair"]
             raise ConfigError(
                 f"row {row.label!r}: objective {row.objective!r} reads pairs (one image each), but corpus {row.data!r} "
-                f"holds documents; use its paired version, {row.data + '-pair'!r}, or an objective that reads documents"
+                f"holds documents; use {f'its paired version, {paired[0]!r}' if paired else 'a corpus of pairs'}, or "
+                "an objective that reads documents"
             )
-        own = facts.default
-        for key, value in {**self._implied(row), **config.objectives.get(row.objective, {})}.items():
-            own = overrides.set_field(own, key, value, prefix=f"objectives.{row.objective}")
-        source = "mmc4_pair" if row.data == "mmc4-pair" and config.data.mmc4_pair is not None else corpus.source
+        changes = {**self._implied(row), **config.objectives.get(row.objective, {})}
+        own = overrides.change(facts.default, changes, prefix=f"objectives.{row.objective}")
+        _refuse_small_shares(row.label, corpus, config)
+        read = {part.name: part.field(config.data) for part in corpus.parts}
+        sources = {CORPUS: read[corpus.name]} if len(read) == 1 else {f"{CORPUS}:{n}": f for n, f in read.items()}
         budget = config.pretrain
         steps = -(-budget.images // budget.images_per_step)
         spec = PretrainSpec(
@@ -203,11 +207,11 @@ class Resolver:
             images_per_step=budget.images_per_step,
             optim=resolve_optim(budget.optim, getattr(budget.optim.lr, corpus.rate), steps),
             seed=seed,
-            inputs=self._inputs({"corpus": source, "tokenizer": "tokenizer"}, config.data),
+            inputs=self._inputs({**sources, "tokenizer": "tokenizer"}, config.data),
         )
         # Rows of documents hold their images beside the text and are about twice as long as captions.
         passes = 1 + facts.lm_passes * (1 if corpus.pairs else 2)
-        problem = self._problem([source, *_texts(config.data)])
+        problem = self._problem([*sources.values(), *_texts(config.data)])
         return self._run(spec, typed | {"objective.config": own}, problem, budget.images * passes)
 
     def text_lm(self, config: RunConfig, seed: int) -> PlannedRun:
@@ -233,11 +237,10 @@ class Resolver:
         """A transfer of the row's encoder, or of none, and runs it needs besides."""
         facts, data = self.catalogue.task(task), get_task(task)
         mode = _mode(row)
-        full = {**config.full.get(task, {})} if mode == FULL else {}
-        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {}), **full}
-        recipe = facts.default
-        for key, value in changes.items():
-            recipe = overrides.set_field(recipe, key, value, prefix=f"{'full' if key in full else 'transfer'}.{task}")
+        changes = {**(facts.in_full if mode == FULL else {}), **config.transfer.get(task, {})}
+        recipe = overrides.change(facts.default, changes, prefix=f"transfer.{task}")
+        if mode == FULL:
+            recipe = overrides.change(recipe, config.full.get(task, {}), prefix=f"full.{task}")
         if mode == FULL and (pictures := getattr(recipe, "pictures", "augmented")) != "augmented":
             raise ConfigError(
                 f"row {row.label!r}: full transfer changes the encoder at every step, so transfer.{task}.pictures "
@@ -260,7 +263,7 @@ class Resolver:
             recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=language,
-            seed=seed,
+            seed=seed if config.transfer_seed is None else config.transfer_seed,
             inputs=inputs | self._inputs(wanted, config.data),
         )
         parents = (*([] if encoder is None else [encoder]), *extra.values())
@@ -291,15 +294,28 @@ class Resolver:
 def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
     """How a corpus is read: of the settings, those that apply to it."""
     corpus = get_corpus(name)
-    chosen = corpus.source == "mmc4"  # images are chosen by similarity and number
+    entries = {part.entries for part in corpus.parts}
+    sources = {part.source for part in corpus.parts}
     return CorpusSpec(
-        name=name,
+        name=corpus.name,
         tokenizer=_tokenizer(data),
-        text_len=data.text_len if corpus.pairs else None,
+        text_len=data.text_len if "pairs" in entries else None,
         seq_len=None if corpus.pairs else data.seq_len,
-        sim_threshold=data.sim_threshold if chosen else None,
-        max_images=data.max_images if chosen else None,
+        sim_threshold=data.sim_threshold if "mmc4" in sources else None,  # no other has similarities
+        max_images=None if sources == {"laion"} else data.max_images,
     )
+
+
+def _refuse_small_shares(row: str, corpus: PretrainCorpus, config: RunConfig) -> None:
+    """Raises ConfigError where a step holds too few images of a part of a mixture for one document of it."""
+    step = config.pretrain.images_per_step
+    for part, images in zip(corpus.parts, corpus.shares(step), strict=True):
+        need = 1 if part.entries == "pairs" else config.data.max_images
+        if len(corpus.parts) > 1 and images < need:
+            raise ConfigError(
+                f"row {row!r}: of the {step} images of a step {corpus.name!r} leaves {images} to {part.name}, but one "
+                f"of its entries may hold {need}; give it more weight, or raise pretrain.images_per_step"
+            )
 
 
 def _mode(row: Row) -> Mode:
@@ -312,7 +328,10 @@ _FULL_WEIGHT = 10  # full transfers are the longest, and start first
 
 
 def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
-    """Raises ConfigError for a setting that was changed where another one makes it mean nothing."""
+    """Raises ConfigError for a setting that was changed where another one makes it mean nothing.
+
+    Of two that say the same thing in two ways ("instead_of") exactly one is set.
+    """
     for field in fields(recipe):
         other, value = field.metadata.get("only_with", (None, None))
         if other and getattr(recipe, other) != value and getattr(recipe, field.name) != getattr(default, field.name):
@@ -320,6 +339,14 @@ def _refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
                 f"{prefix}.{field.name}={getattr(recipe, field.name)} means nothing with "
                 f"{prefix}.{other}={getattr(recipe, other)}; add --set {prefix}.{other}={value}"
             )
+        if twin := field.metadata.get("instead_of"):
+            ours, theirs = getattr(recipe, field.name), getattr(recipe, twin)
+            if (ours is None) == (theirs is None):
+                raise ConfigError(
+                    f"{prefix}.{twin} is {theirs} and {prefix}.{field.name} is {ours}: exactly one of them is set, "
+                    f"the other --set {prefix}.{twin if ours is not None else field.name}="
+                    f"{'none' if ours is not None else 'N'}"
+                )
 
 
 def _tokenizer(data: DataConfig) -> str:
@@ -334,8 +361,9 @@ def _texts(data: DataConfig) -> tuple[str, ...]:
 def _reads_own_folder(row: Resolved) -> bool:
     """Whether a row's encoder is trained on a folder that is set, and not on the embedded corpus."""
     encoder = row.stages.get(Kind.PRETRAIN.value)
-    corpus = encoder.spec.inputs.get("corpus", ABSENT) if encoder is not None else ABSENT
-    return corpus != ABSENT and not is_embedded(corpus)
+    read = {} if encoder is None else encoder.spec.inputs
+    corpora = [digest for name, digest in read.items() if name.partition(":")[0] == CORPUS]
+    return any(digest != ABSENT and not is_embedded(digest) for digest in corpora)
 
 
 def _counterpart(table: Table, row: Row, scale: Scale) -> Row | None:

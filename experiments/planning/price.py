@@ -149,12 +149,12 @@ def _closed_form(spec: PretrainSpec) -> float | None:
 
 def _full_rows(data: CorpusSpec, sizes: Sizes, slots: int, images: int) -> Work:
     """A step of rows as long as they may be: begin, end and two markers of an image around its slots and text."""
-    if data.text_len is not None:
+    if data.seq_len is None:
+        assert data.text_len is not None
         text, span = data.text_len, slots + 2
         lengths = {"text_only": text + 2, "image_first": text + span + 2, "random_order": text + span + 2}
         rows = {layout: (images, length) for layout, length in lengths.items()}
         return Work(images=images, rows=rows, predicted=images * (text + 1), contrasted=images)
-    assert data.seq_len is not None
     documents = max(1, images // IMAGES_OF_A_DOCUMENT)
     text = max(1, data.seq_len - IMAGES_OF_A_DOCUMENT * (slots + 2) - 2)
     rows = {"interleaved": (documents, data.seq_len), "media_token": (documents, text + IMAGES_OF_A_DOCUMENT + 2)}

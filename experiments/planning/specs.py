@@ -19,6 +19,7 @@ from results.record import write_atomic
 from results.schema import BLIND, FULL, Kind, Mode
 
 ABSENT = "absent"  # digest of data that is not set
+CORPUS = "corpus"  # input of a pre-training; of a mixture, one "corpus:<name>" for each part
 SPEC_FILE = "spec.json"
 
 
@@ -33,9 +34,9 @@ class ObjectiveSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSpec:
-    """How a corpus is read. Of the lengths, only the one that applies is set."""
+    """How a corpus is read. Of the lengths, only those that apply are set: both for pairs mixed with documents."""
 
-    name: str
+    name: str  # experiments.configuration.corpora.PretrainCorpus.name
     tokenizer: str  # "opt", or "bpe-512": a BPE of that size of the corpus's own text
     text_len: int | None
     seq_len: int | None

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -49,6 +50,7 @@ class Attempt:
     ended: Ended = ""
     reason: str = ""
     seconds: float = 0.0  # of work, once it has ended
+    from_step: int = 0  # of the newest checkpoint when it began; 0 without one
 
     @property
     def who(self) -> str:
@@ -87,6 +89,11 @@ def spent(folder: Path, before: int) -> float:
         seen = _path(folder, attempt.number).stat().st_mtime
         total += attempt.seconds if attempt.ended else max(0.0, seen - attempt.began) if attempt.began else 0.0
     return total
+
+
+def in_vain(folder: Path, job: str, step: int) -> list[Attempt]:
+    """The latest attempts of a job, in a row, that went on from that step: it is the newest one saved by now."""
+    return list(takewhile(lambda each: each.job == job and each.from_step == step, reversed(every(folder))))
 
 
 def alive(folder: Path, attempt: Attempt) -> bool:
@@ -166,7 +173,7 @@ class Lease:
             thread.join()
 
 
-def claim(folder: Path, job: str = "", log: str = "") -> Lease:
+def claim(folder: Path, job: str = "", log: str = "", from_step: int = 0) -> Lease:
     """Take a run. Raises Held where another is at it, OSError where the folder cannot be written."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     while True:
@@ -183,6 +190,7 @@ def claim(folder: Path, job: str = "", log: str = "") -> Lease:
             job=job,
             log=log,
             began=time.time(),
+            from_step=from_step,
         )
         try:
             descriptor = os.open(_path(folder, attempt.number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -221,11 +229,14 @@ def _text(attempt: Attempt) -> str:
     return json.dumps(asdict(attempt), indent=1) + "\n"
 
 
+_LATER = {"from_step": 0}  # fields that files of earlier versions lack
+
+
 def _read(folder: Path, number: int) -> Attempt:
     """An attempt; where its file is not whole, one of an unknown machine, whose heartbeat says whether it lives."""
     unknown = Attempt(number, host="an unknown host", machine="", pid=0, started=0, job="", log="", began=0.0)
     try:
-        found = json.loads(_path(folder, number).read_text())
+        found = {**_LATER, **json.loads(_path(folder, number).read_text())}
         kinds = {field.name: type(getattr(unknown, field.name)) for field in fields(Attempt)}
         if all(isinstance(found[name], kind) for name, kind in kinds.items()) and found["ended"] in get_args(Ended):
             return Attempt(**{name: found[name] for name in kinds})

@@ -78,6 +78,11 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint, whether or not it loads; 0 where there is none."""
+    return max((int(path.name[len(_PREFIX) :]) for path in _by_step(folder)), default=0)
+
+
 def _by_step(folder: Path) -> list[Path]:
     """What is named like a checkpoint, newest first."""
     return sorted((p for p in folder.glob(f"{_PREFIX}*") if p.name[len(_PREFIX) :].isdecimal()), reverse=True)

@@ -61,7 +61,8 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str =
     folder = place.runs / run_id
     if is_done(folder):
         return Status.DONE
-    with stoppable(), claim(folder, job, log).beating() as lease:
+    step = checkpoint.newest_step(folder / "checkpoint")
+    with stoppable(), claim(folder, job, log, step).beating() as lease:
         if is_done(folder):  # by another, a moment ago
             lease.end("done")
             return Status.DONE

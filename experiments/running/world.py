@@ -5,8 +5,8 @@ embedded corpus comes in by the same door as a user's own.
 """
 
 import hashlib
-from collections.abc import Callable, Hashable
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,23 @@ from backbones.foreign.source import Preprocess, rebuild
 from backbones.sizes import Size
 from backbones.tower import Tower
 from data.batch import Batch, Split
-from data.corpora import open_corpus
+from data.corpora import FolderCorpus, open_corpus
 from data.document import Bad, Corpus
 from data.errors import CorpusError
 from data.images import Centred, ImageTransform
-from data.loading.held_out import SHARE, split
+from data.loading.held_out import SHARE, Rest, Subset, split
 from data.loading.loader import Loader
-from data.loading.readable import training_classes, training_pairs
-from data.loading.select import Rules, choose_images
+from data.loading.mixture import Mixture
+from data.loading.readable import count_pairs, training_classes, training_pairs
+from data.loading.select import PairOrder, Rules, choose_images
+from data.loading.windows import Filling
 from data.readers import downstream
 from data.readers.imagenet import IMAGENET_VAL, imagenet
 from data.readers.laion import LaionCorpus
-from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_pair import Mmc4Pairs
-from data.readers.mmc4_tars import Mmc4TarCorpus
 from data.readers.splits import checked
 from data.tokenizer import Tokenizer
-from experiments.configuration.corpora import get_corpus, own_sets
+from experiments.configuration.corpora import Part, get_corpus, own_sets
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import CorpusSpec, EncoderSpec, PretrainSpec, load_spec
@@ -45,21 +45,25 @@ from transfer.encoder import Encoder
 ENCODER_FILE = "encoder.safetensors"
 
 
-def open_source(place: Place, field: str) -> LaionCorpus | Mmc4Corpus | Mmc4TarCorpus:
+def open_source(place: Place, field: str) -> FolderCorpus:
     """The corpus in a field of DataConfig."""
     folder = getattr(place.data, field)
     return open_corpus(Path(folder), cache=place.shared / "indexes")
 
 
-def open_pretraining(place: Place, spec: CorpusSpec, seed: int) -> tuple[Corpus, Rules]:
-    """The corpus a row reads and its sampling rules."""
-    corpus = get_corpus(spec.name)
-    own_pairs = corpus.source == "mmc4" and corpus.pairs and place.data.mmc4_pair is not None
-    field = "mmc4_pair" if own_pairs else corpus.source
+def open_part(place: Place, spec: CorpusSpec, part: Part, seed: int) -> tuple[Corpus, Rules]:
+    """A corpus of those a row reads, and its sampling rules."""
+    field = part.field(place.data)
     opened = open_source(place, field)
-    most = spec.max_images or Rules.max_images
-    rules = Rules(sim_threshold=spec.sim_threshold, text_len=spec.text_len, max_images=most)
-    if corpus.pairs and not isinstance(opened, LaionCorpus):
+    pairs, mixed = part.entries == "pairs", spec.text_len is not None and spec.seq_len is not None
+    rules = Rules(
+        sim_threshold=spec.sim_threshold if part.source == "mmc4" else None,
+        text_len=spec.text_len if pairs else None,
+        max_images=spec.max_images or Rules.max_images,
+        # Beside documents a pair is one, and has its image before or after its sentence as theirs.
+        pair_order=PairOrder.RANDOM if pairs and mixed else PairOrder.IMAGE_FIRST,
+    )
+    if pairs and not isinstance(opened, LaionCorpus):
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
         documents = replace(rules, text_len=None)
         key = (getattr(place.data, field), opened.digest, documents, seed)
@@ -108,6 +112,19 @@ def _texts(corpus: Corpus) -> Any:
             yield from document.segments
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A corpus of those a run reads."""
+
+    name: str
+    training: Rest
+    held_out: Subset
+    rules: Rules
+    filling: Filling
+    images_per_step: int
+    total_images: int
+
+
 class Pretraining:
     """What a pre-training run reads, opened once; any number of loaders over it."""
 
@@ -116,29 +133,43 @@ class Pretraining:
         self.spec, self.objective, self.config = spec, objective, config
         self._max_broken = place.data.max_broken
         self.size: Size = from_plain(Size, spec.model, "model")
-        corpus, self.rules = open_pretraining(place, spec.data, spec.seed)
-        self.training, self.held_out = split(corpus)
+        corpus = get_corpus(spec.data.name)
+        self.name = corpus.name
+        last = spec.images - (spec.steps - 1) * spec.images_per_step
+        self._parts = []
+        for part, step, rest in zip(
+            corpus.parts, corpus.shares(spec.images_per_step), corpus.shares(last), strict=True
+        ):
+            opened, rules = open_part(place, spec.data, part, spec.seed)
+            filling = Filling.WINDOWS if part.entries == "windows" else Filling.DOCUMENT
+            self._parts.append(_Read(part.name, *split(opened), rules, filling, step, step * (spec.steps - 1) + rest))
         self.tokenizer = tokenizer_for(place, spec.data.tokenizer)
 
-    def loader(self) -> Loader:
+    def loader(self) -> Loader | Mixture:
         """Batches of the run, never of what is held out."""
-        return self._loader(self.training, ImageTransform(self.size.vision.image_size))
+        transform = ImageTransform(self.size.vision.image_size)
+        return self._together({part.name: self._loader(part, part.training, transform) for part in self._parts})
 
     def probe(self, images: int) -> Batch | None:
         """Up to so many held-out images, the same for every row of the corpus; None where none can be held out."""
-        if not len(self.held_out):
-            return None
-        return self._loader(self.held_out, Centred(self.size.vision.image_size)).once(images)
+        held = [part for part in self._parts if len(part.held_out)]
+        transform = Centred(self.size.vision.image_size)
+        loaders = {part.name: self._loader(part, part.held_out, transform) for part in held}
+        return self._together(loaders).once(images) if held else None
 
     def why_no_probe(self) -> str:
         """What to say where `probe` gives None."""
-        held = len(self.held_out)
+        held = sum(len(part.held_out) for part in self._parts)
+        entries = held + sum(len(part.training) for part in self._parts)
         return (
-            f"{self.training.name} holds out {held} of {len(self.training) + held} entries and finds no image in them; "
+            f"{self.name} holds out {held} of {entries} entries and finds no image in them; "
             f"a corpus of fewer than {SHARE} documents holds out none"
         )
 
-    def _loader(self, corpus: Corpus, transform: ImageTransform) -> Loader:
+    def _together(self, loaders: Mapping[str, Loader]) -> Loader | Mixture:
+        return Mixture(self.name, loaders) if len(self._parts) > 1 else next(iter(loaders.values()))
+
+    def _loader(self, part: _Read, corpus: Corpus, transform: ImageTransform) -> Loader:
         data, patches = self.spec.data, self.size.vision.num_patches
         assert data is not None
         return Loader(
@@ -149,10 +180,11 @@ class Pretraining:
             patches=patches,
             slots=self.objective.slots(self.config, patches),
             seq_len=data.seq_len or patches + 4 + (data.text_len or 0),
-            images_per_step=self.spec.images_per_step,
-            total_images=self.spec.images,
+            images_per_step=part.images_per_step,
+            total_images=part.total_images,
             seed=self.spec.seed,
-            rules=self.rules,
+            rules=part.rules,
+            filling=part.filling,
             max_broken=self._max_broken,
         )
 
@@ -198,12 +230,26 @@ def open_split(place: Place, name: str, training: bool) -> Split:
     if training and name == "imagenet":
         return training_classes(folder, max_broken=broken, cache=cache)
     if training:
-        field = "top_caption" if name == "caption_train" else None
-        return training_pairs(folder, name, field, max_broken=broken, cache=cache)
+        return training_pairs(folder, name, _caption_field(name), max_broken=broken, cache=cache)
     split = _test_split(folder, name, cache)
     if own_sets(place.data).get(name) == "":  # it passes for the benchmark
         _refuse_incomplete(split, name)
     return split
+
+
+def entries(place: Place, name: str, training: bool) -> int:
+    """How many items a split has at most, from its index: no picture is read. Raises CorpusError as `open_split`."""
+    folder, cache = Path(getattr(place.data, name)), place.shared / "indexes"
+    if not training:
+        return len(_test_split(folder, name, cache))
+    if name == "imagenet":
+        return len(imagenet(folder, "train", cache=cache))
+    return count_pairs(folder, name, _caption_field(name), cache)
+
+
+def _caption_field(name: str) -> str | None:
+    """Where the captions of a training set are: LAION-COCO's in a field of its .json, the others' in their .txt."""
+    return "top_caption" if name == "caption_train" else None
 
 
 _PUBLISHED = {

@@ -44,7 +44,10 @@ class Chart:
 
 
 def draw(title: str, x_label: str, y_label: str, series: Sequence[Series], x_axis: Axis = "linear") -> Chart | None:
-    """The chart of these series; None where they hold no point that can be drawn."""
+    """The chart of these series; None where they hold no point that can be drawn.
+
+    A series without a point has no line, and the others keep their colours.
+    """
     usable = [(n, s, [p for p in s.points if x_axis == "linear" or p[0] > 0]) for n, s in enumerate(series)]
     points = [point for _, _, some in usable for point in some]
     if not points:
@@ -54,6 +57,8 @@ def draw(title: str, x_label: str, y_label: str, series: Sequence[Series], x_axi
     up = _padded(min(p[2] for p in points), max(p[3] for p in points), HEIGHT - BOTTOM, TOP)
     lines = []
     for number, each, some in usable:
+        if not some:
+            continue
         places = [(across.at(_scaled(x, x_axis)), up.at(mean), up.at(low), up.at(high)) for x, mean, low, high in some]
         band = [(x, high) for x, _, _, high in places] + [(x, low) for x, _, low, _ in reversed(places)]
         dots = tuple(

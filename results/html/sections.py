@@ -1,15 +1,20 @@
 """What the report shows, as plain data: text stays text here, and only the templates make markup of it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from results.canonical import plain
 from results.curves import Curves
 from results.frame import Filled, mean_sd
-from results.html.charts import Chart, Series, draw
+from results.html.charts import Chart
+from results.html.figures import Figure, budget_figure, compute_charts, curve_charts
+from results.html.grid import Cell, Grid
+from results.html.intervals import intervals
 from results.hypotheses import Judged, Verdict
+from results.items import Scores
 from results.markdown import DASH
 from results.page.measured import leads
 from results.page.pretraining import DIAGNOSTICS, alarms, encoders
@@ -17,26 +22,6 @@ from results.page.transfers import TITLES, by_mode
 from results.schema import Column, Row, RunRecord
 from results.scorecard import DECISIVE, interval, next_step, p_value
 from results.stats import CONFIDENCE, t_quantile
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table: what it says, the number it sorts by, and the runs behind it."""
-
-    text: str
-    sort: float | None = None
-    runs: tuple[tuple[str, str], ...] = ()  # label of the link and run_id
-    note: str = ""
-    strong: bool = False
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table with its caption."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +52,7 @@ class Section:
     warning: str
     caption: str
     grids: tuple[Grid, ...]
+    figures: tuple[Figure, ...]
     charts: tuple[Chart, ...]
     runs: tuple[tuple[str, str], ...]  # run_id and its record in JSON
 
@@ -109,23 +95,41 @@ def counts(judged: Sequence[Judged]) -> list[tuple[str, int]]:
     return [(v.value, n) for v in Verdict if (n := sum(each.verdict is v for each in judged))]
 
 
-def section(filled: Filled, curves: Curves) -> Section:
-    """A table: measured numbers, the paper's, cost, charts and the records of its runs."""
+def section(filled: Filled, curves: Curves, scores: Mapping[str, Scores]) -> Section:
+    """A table: measured numbers, the paper's, cost, charts and the records of its runs. scores: of items, by run."""
     publication = filled.publication
     modes = by_mode(filled)  # nothing is compared across frozen and full transfer
     titles = {mode: f"{TITLES[mode]}. " if len(modes) > 1 else "" for mode in modes}
-    grids = [*(measured(part, titles[mode]) for mode, part in modes.items()), *_paper(filled), cost(filled)]
+    sure = intervals(filled, scores)
+    grids = [
+        *(measured(part, titles[mode]) for mode, part in modes.items()),
+        *([] if sure is None else [sure]),
+        *_paper(filled),
+        cost(filled),
+    ]
     charts = [*compute_charts(filled), *curve_charts(filled, curves)]
     runs = [(run_id, canonical(record)) for run_id, record in sorted(publication.records.items())]
+    given = ", ".join(f"{key}={value}" for key, value in publication.settings.items())
     return Section(
-        name=publication.name,
-        title=filled.table.title,
+        name="-".join([publication.name, *re.findall(r"[\w.]+", given)]),
+        title=f"{filled.table.title} ({given})" if given else filled.table.title,
         warning=publication.warning,
         caption=filled.table.caption,
         grids=tuple(grids),
+        figures=() if (budget := budget_figure(filled)) is None else (budget,),
         charts=tuple(charts),
         runs=tuple(runs),
     )
+
+
+def each_run_once(shown: Sequence[Section]) -> list[Section]:
+    """The sections, a run that several tables share only where it stands first: links lead to one place."""
+    seen: set[str] = set()
+    found = []
+    for each in shown:
+        found.append(replace(each, runs=tuple(run for run in each.runs if run[0] not in seen)))
+        seen |= {run_id for run_id, _ in each.runs}
+    return found
 
 
 def measured(filled: Filled, title: str = "") -> Grid:
@@ -216,47 +220,6 @@ def cost(filled: Filled) -> Grid:
 
 def _mean(values: Sequence[float], form: str) -> Cell:
     return Cell(form.format(fmean(values)), fmean(values)) if values else Cell(DASH)
-
-
-def compute_charts(filled: Filled) -> list[Chart]:
-    """The equal-compute view: a column of each task against training FLOPs, rows of one objective joined by budget."""
-    found = []
-    columns = {column.task: column for column in reversed(filled.table.columns)}
-    for column in columns.values():
-        lines: dict[str, list[tuple[float, float, float, float]]] = {}
-        for row in filled.rows:
-            values, runs = filled.values(row, column), encoders(filled, row)
-            flops = fmean(run.train_flops for run in runs) if runs else 0.0
-            if values and flops:
-                name = row.label.partition(",")[0] if "pretrain.images" in row.override else row.label
-                lines.setdefault(name, []).append((flops, fmean(values), min(values), max(values)))
-        series = [Series(label, tuple(sorted(points))) for label, points in lines.items()]
-        title = f"{column.name(filled.scale)} against training compute"
-        found.append(draw(title, "training FLOPs", column.name(filled.scale), series, "log"))
-    return [chart for chart in found if chart is not None]
-
-
-def curve_charts(filled: Filled, curves: Curves) -> list[Chart]:
-    """Diagnostics in training: mean of the seeds with a band from the smallest to the largest."""
-    found = []
-    for metric, heading in DIAGNOSTICS.items():
-        series = []
-        for row in filled.rows:
-            runs = [curves.get(run.run_id, {}).get(metric, []) for run in encoders(filled, row)]
-            series.append(Series(row.label, _band([run for run in runs if run])))
-        series = [each for each in series if each.points]
-        found.append(draw(f"{heading} in training", "images seen", heading, series))
-    return [chart for chart in found if chart is not None]
-
-
-def _band(runs: Sequence[Sequence[tuple[float, float]]]) -> tuple[tuple[float, float, float, float], ...]:
-    """Mean and range at each x that all seeds have."""
-    if not runs:
-        return ()
-    tables: list[Mapping[float, float]] = [dict(run) for run in runs]
-    shared = sorted(set.intersection(*(set(table) for table in tables)))
-    values = {x: [table[x] for table in tables] for x in shared}
-    return tuple((x, fmean(values[x]), min(values[x]), max(values[x])) for x in shared)
 
 
 def canonical(record: RunRecord) -> str:

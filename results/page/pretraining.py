@@ -1,7 +1,7 @@
 """What each row cost to pre-train, what it read, and what its encoder looked like in the end: one line a row."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from results.alarms import of_record
 from results.frame import Filled, mean_sd
@@ -85,20 +85,36 @@ def _read(runs: Sequence[RunRecord], pairs: bool) -> str:
 
 
 def _pairs(run: RunRecord) -> bool:
-    """Whether a run read image-text pairs: only those have a longest caption."""
-    return (run.spec.get("data") or {}).get("text_len") is not None
+    """Whether a run read image-text pairs and no documents: only documents have a longest row."""
+    data = run.spec.get("data") or {}
+    return data.get("text_len") is not None and data.get("seq_len") is None
 
 
 def _skipped(runs: Sequence[RunRecord]) -> str:
+    """What was not used and why; of a mixture, of each part."""
     if not any(run.coverage for run in runs):
         return DASH
-    causes = sorted({cause for run in runs for cause in run.coverage} - set(COVERAGE_COUNTS))
-    why = [f"{escape(cause)} {spread([run.coverage.get(cause, 0) for run in runs])}" for cause in causes]
-    skipped = spread([run.coverage.get("skipped", 0) for run in runs])
+    parts = sorted({key.partition(":")[0] for run in runs for key in run.coverage if ":" in key})
+    if not parts:
+        return _lost([run.coverage for run in runs])
+    by_part = {
+        part: [
+            {key.removeprefix(f"{part}:"): n for key, n in run.coverage.items() if key.startswith(f"{part}:")}
+            for run in runs
+        ]
+        for part in parts
+    }
+    return "; ".join(f"{escape(part)}: {_lost(coverage)}" for part, coverage in by_part.items())
+
+
+def _lost(coverage: Sequence[Mapping[str, int]]) -> str:
+    causes = sorted({cause for counts in coverage for cause in counts} - set(COVERAGE_COUNTS))
+    why = [f"{escape(cause)} {spread([counts.get(cause, 0) for counts in coverage])}" for cause in causes]
+    skipped = spread([counts.get("skipped", 0) for counts in coverage])
     broken = f"{skipped} ({', '.join(why)})" if why else skipped
-    if not any("not_chosen" in run.coverage for run in runs):
+    if not any("not_chosen" in counts for counts in coverage):
         return broken
-    return f"{broken}; not chosen {spread([run.coverage.get('not_chosen', 0) for run in runs])}"
+    return f"{broken}; not chosen {spread([counts.get('not_chosen', 0) for counts in coverage])}"
 
 
 def _flops(runs: Sequence[RunRecord]) -> str:

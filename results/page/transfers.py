@@ -13,7 +13,7 @@ from results.schema import BLIND, COVERAGE_COUNTS, FULL, Kind, Mode, RunRecord
 
 TITLES: Mapping[Mode, str] = {"frozen": "Frozen transfer", "full": "Full transfer"}
 # What is said of a protocol, in this order; of the encoder in full transfer only.
-NUMBERS = ("epochs", "batch", "lr", "lr_pretrained", "weight_decay", "label_smoothing")
+NUMBERS = ("epochs", "steps", "batch", "lr", "lr_pretrained", "weight_decay", "label_smoothing")
 VISION = ("lr", "layer_decay", "weight_decay", "drop_path")
 
 
@@ -75,7 +75,7 @@ def _said(spec: Mapping[str, Any]) -> str:
     if _pictures(spec) == "augmented":
         low, high = recipe["crop"]
         pictures = f"augmented pictures (crops of {low:g} to {high:g} of the area, mirrored {recipe['flip']:g})"
-    numbers = listed(f"{name} {plain_value(recipe[name])}" for name in NUMBERS if name in recipe)
+    numbers = listed(f"{name} {plain_value(recipe[name])}" for name in NUMBERS if recipe.get(name) is not None)
     said = f"{escape(spec['mode'])}, {pictures}, {numbers}"
     if spec["mode"] == FULL:
         encoder = listed(f"{name} {plain_value(recipe['vision'][name])}" for name in VISION)

@@ -5,6 +5,7 @@ HOSTILE_SEED=1 for others.
 """
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -14,8 +15,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from data.corpora import open_corpus
 from data.document import Bad, Cause, RawDocument
@@ -77,6 +80,16 @@ def zipped() -> bytes:
     return buffer.getvalue()
 
 
+def parqueted() -> bytes:
+    rows = {
+        "images": [[None, "http://a.invalid/a.png", None]] * DOCUMENTS,
+        "texts": [[f"Text {n}." + " word" * 200, None, "Ü"] for n in range(DOCUMENTS)],
+    }
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(rows), buffer, row_group_size=2)
+    return buffer.getvalue()
+
+
 def pairs() -> bytes:
     members = []
     for n in range(DOCUMENTS):
@@ -84,10 +97,12 @@ def pairs() -> bytes:
     return tarred(members)
 
 
+ADDRESS = hashlib.sha1(b"http://a.invalid/a.png").hexdigest()
 KINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "jsonl": ("docs_shard_1_v2.jsonl", lines),
     "zip": ("docs_shard_1_v2.jsonl.zip", zipped),
     "tar": ("00001.tar", pairs),
+    "parquet": ("train-00001-of-00002.parquet", parqueted),
     "documents in a tar": (
         "00001.tar",
         lambda: tarred([(f"{n}.json", json.dumps(page(n, True)).encode()) for n in range(DOCUMENTS)]),
@@ -163,10 +178,11 @@ def test_a_damaged_shard_never_stops_reading_and_never_reads_elsewhere(kind, tmp
     folder = tmp_path / "corpus"
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "a.png").write_bytes(PICTURES[1])
+    (folder / "images" / ADDRESS).write_bytes(PICTURES[1])
     (tmp_path / "secret").write_bytes(SECRET)
     (folder / "images" / "secret").symlink_to(tmp_path / "secret")
     good = make()
-    (folder / name.replace("1", "0")).write_bytes(good)  # one whole shard beside it
+    (folder / name.replace("1", "0", 1)).write_bytes(good)  # one whole shard beside it
     rng = random.Random(f"{SEED} {kind}")
     refused = 0
     for _ in range(COUNT):

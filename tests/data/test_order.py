@@ -137,7 +137,7 @@ def large(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "corpus" / "docs_shard_0_v2.jsonl.zip") as archive:
         size = archive.infolist()[0].file_size
     monkeypatch.setattr(mmc4, "UNPACKED_BYTES", 3 * size + 99)
-    monkeypatch.setattr(mmc4, "unzip", zips.Unzipped(3 * size + 99))
+    monkeypatch.setattr(mmc4, "unzip", zips.recent_zips(3 * size + 99))
     opened: list[str] = []
     read = zips.read_zip
     monkeypatch.setattr(zips, "read_zip", lambda path: (opened.append(path.name), read(path))[1])

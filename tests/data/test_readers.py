@@ -523,7 +523,7 @@ def test_a_hostile_or_broken_zip_is_one_bad_document(tmp_path, monkeypatch, spoi
 def test_a_document_shard_that_vanishes_is_counted(tmp_path):
     plain, packed = write_mmc4(tmp_path, [page()], 0), zipped(write_mmc4(tmp_path, [page()], 1))
     corpus = open_corpus(tmp_path)
-    mmc4.unzip = zips.Unzipped(1)
+    mmc4.unzip = zips.recent_zips(1)
     plain.unlink()
     packed.unlink()
     assert [document.cause for document in read(corpus)] == [Cause.MISSING_SHARD] * 2
@@ -582,7 +582,7 @@ def test_wrong_folders_are_refused_with_what_was_found(tmp_path):
         "it holds notes.md": folder("other", "notes.md"),
         "both tar shards and MMC4": folder("both", "0.tar", "docs_shard_0.jsonl"),
         "the same shard twice": folder("twice", "docs_shard_0_v2.jsonl", "docs_shard_0_v2.jsonl.zip", "images/a.jpg"),
-        "is no folder; pass the folder of the images": folder("imageless", "docs_shard_0.jsonl"),
+        "is no folder; put the folder of the images there": folder("imageless", "docs_shard_0.jsonl"),
     }
     for words, path in cases.items():
         with pytest.raises(CorpusError, match=words) as caught:

@@ -43,7 +43,14 @@ def batch(documents, layouts, slots=2, seq_len=64):
         for i, d in enumerate(documents)
     ]
     return collate(
-        items, layouts=layouts, slots=slots, seq_len=seq_len, special=SPECIAL, transform=TRANSFORM, writing=Writing()
+        items,
+        layouts=layouts,
+        slots=slots,
+        patches=slots,
+        seq_len=seq_len,
+        special=SPECIAL,
+        transform=TRANSFORM,
+        writing=Writing(),
     )
 
 
@@ -179,7 +186,7 @@ def test_layouts_of_one_batch_carry_the_same_text_and_images():
 
 
 def test_misfits_are_refused():
-    options = {"layouts": (Layout.INTERLEAVED,), "slots": 2, "seq_len": 64, "special": SPECIAL}
+    options = {"layouts": (Layout.INTERLEAVED,), "slots": 2, "patches": 2, "seq_len": 64, "special": SPECIAL}
     options |= {"transform": TRANSFORM, "writing": Writing()}
     with pytest.raises(ValueError, match="at least 1 document"):
         collate([], **options)

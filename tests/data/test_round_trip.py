@@ -70,7 +70,8 @@ def test_documents_come_back_from_a_batch_as_they_were_sampled(drawn):
         items.append(Item(document, tuple(np.full((2, 2, 3), at, np.uint8) for at in range(images)), seed))
     for layout in (Layout.INTERLEAVED, Layout.MEDIA_TOKEN):
         batch = collate(
-            items, layouts=(layout,), slots=slots, seq_len=seq_len, special=BYTES.special, transform=TRANSFORM,
+            items, layouts=(layout,), slots=slots,
+            patches=patches, seq_len=seq_len, special=BYTES.special, transform=TRANSFORM,
             writing=Writing(),
         )  # fmt: skip
         rows = batch[layout]

@@ -142,7 +142,7 @@ def test_before_probability_at_its_ends(probability, expected):
 
 
 def test_explicit_order_is_followed_and_a_missing_image_leaves_the_text_on_both_sides():
-    raw = page(["a", "", "b", "c"], [None] * 3, [0.3, 0.1, 0.3], order=(-1, 0, 1, -2, 2, -3, 3))
+    raw = page(["a", " ", "b", "c"], [None] * 3, [0.3, 0.1, 0.3], order=(-1, 0, 1, -2, 2, -3, 3))
     assert shape(take(raw)) == ["<0>", "a", " b", "<2>", " c"]
 
 

@@ -200,7 +200,7 @@ def test_the_declared_redundancy_is_the_measured_one(tmp_path: Path, redundancy:
     with pytest.MonkeyPatch.context() as patch:
         blank = Image.new("RGB", (1, 1))
         patch.setattr(write, "render", lambda scenes, style, rng: [blank] * len(scenes))
-        patch.setattr(write, "_encoded", lambda pictures, kind: (b"x" for _ in pictures))  # texts only
+        patch.setattr(write, "encoded", lambda pictures, kind: (b"x" for _ in pictures))  # texts only
         folder = ensure_toyworld(tmp_path, spec)
     beside, titles = [], []
     corpus = open_corpus(folder / "mmc4")

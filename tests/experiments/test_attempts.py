@@ -157,6 +157,23 @@ def test_a_heartbeat_uses_the_clock_of_the_file_system(tmp_path: Path, monkeypat
     assert abs(attempts.last_seen(tmp_path, lease.attempt)) < 10
 
 
+def test_attempts_in_vain_are_those_in_a_row_that_saved_nothing(tmp_path: Path) -> None:
+    for job, step in (("7_0", 30), ("7_0", 0), ("8_0", 30), ("7_0", 20), ("7_0", 30), ("7_0", 30)):
+        claim(tmp_path, job=job, from_step=step).end("stopped", f"{job} {step}")
+    assert [each.number for each in attempts.in_vain(tmp_path, "7_0", 30)] == [6, 5]
+    assert not attempts.in_vain(tmp_path, "7_0", 31)  # the last has saved a step
+    assert not attempts.in_vain(tmp_path, "9_0", 30)  # submitted anew, it is given as many again
+
+
+def test_an_attempt_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    claim(tmp_path, job="7_0").end("stopped", "by SIGTERM")
+    path = tmp_path / attempts.FOLDER / "0001.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "from_step"})
+    )
+    assert every(tmp_path)[0].reason == "by SIGTERM" and every(tmp_path)[0].from_step == 0
+
+
 def test_what_lies_beside_attempts_is_no_attempt(tmp_path: Path) -> None:
     claim(tmp_path).end("stopped")
     for name in ("0009.json.tmp", "x.json", ".now-abc", "notes.txt"):

@@ -30,7 +30,7 @@ def digests(specs: list[dict[str, Any]]) -> dict[str, str]:
     found = {}
     for spec in specs:
         if spec["kind"] == "pretrain" and spec["data"]:
-            found[get_corpus(spec["data"]["name"]).source] = spec["inputs"]["corpus"]
+            found[get_corpus(spec["data"]["name"]).parts[0].source] = spec["inputs"]["corpus"]
         if spec["kind"] == "transfer":
             data = get_task(spec["task"])
             found |= {data.train: spec["inputs"]["train"], **{name: spec["inputs"][name] for name in data.tests}}

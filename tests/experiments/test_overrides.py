@@ -110,6 +110,27 @@ def test_only_true_and_false_are_truth_values(text: str) -> None:
         parse_text(bool, text)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_checked_together_may_be_given_in_any_order(order: int) -> None:
+    given = ["slurm.time=1", "slurm.signal_seconds=20"]
+    assert changed(*given[::order]).slurm.time == 1
+    with pytest.raises(
+        ConfigError, match="--set slurm.time=1 --set slurm.signal_seconds=60: slurm.signal_seconds is 60"
+    ):
+        changed("slurm.time=1", "slurm.signal_seconds=60")
+
+
+def test_text_is_read_by_the_type_of_its_field() -> None:
+    slurm = changed(
+        "slurm.partition=1024", "slurm.setup=module load cuda", "slurm.srun_args=--a,1", "slurm.mem_gb=.5"
+    ).slurm
+    assert (slurm.partition, slurm.setup) == ("1024", ("module load cuda",))
+    assert (slurm.srun_args, slurm.mem_gb) == (("--a", "1"), 0.5)
+    for wrong in ("slurm.mem_gb=nan", "slurm.time=1.0", "pretrain.optim.eps=inf"):
+        with pytest.raises(ConfigError, match="is not a"):
+            changed(wrong)
+
+
 def test_a_key_given_twice_must_agree_with_itself() -> None:
     assert parse(["a=1", "a=1"]) == {"a": "1"}
     with pytest.raises(ConfigError, match="'1' and as '2'"):

@@ -211,6 +211,20 @@ def test_a_setting_renames_only_the_runs_it_reaches() -> None:
     assert {run.spec.label.split("-")[0] for run in before.runs if run.run_id not in ids(after)} == {"caption"}
 
 
+def test_a_length_in_steps_takes_the_place_of_epochs_and_is_refused_beside_them() -> None:
+    def made(*sets: str) -> list[Mapping[str, Any]]:
+        found = plan(sets=sets, catalogue=Suite()).runs
+        return [run.spec.recipe for run in found if isinstance(run.spec, TransferSpec) and run.spec.task == "caption"]
+
+    with pytest.raises(ConfigError, match=r"transfer\.caption\.epochs is 1\.0 and .*steps is 9: .*epochs=none"):
+        made("transfer.caption.steps=9")
+    with pytest.raises(ConfigError, match=r"epochs is None and .*steps is None: .*--set transfer\.caption\.steps=N"):
+        made("transfer.caption.epochs=none")
+    recipes = made("transfer.caption.steps=9", "transfer.caption.epochs=none")
+    assert {(recipe["epochs"], recipe["steps"]) for recipe in recipes} == {(None, 9)}
+    assert not any("steps" in recipe for recipe in made())
+
+
 def test_other_data_renames_the_runs_that_read_it() -> None:
     before, after = plan(), plan(digests={**DIGESTS, "flickr30k": "flickr30k-v2"})
     changed = [run for run in before.runs if run.run_id not in ids(after)]
@@ -442,7 +456,10 @@ def test_a_corpus_is_called_a_toy_exactly_if_it_is_the_embedded_one() -> None:
     embedded = {name: f"{ToyworldSpec().folder_name}/{name}" for name in DIGESTS}
     made = plan([TABLE1, TABLE5], digests={**embedded, "laion": "0123456789abcdef"})
     publications = {name: made.publication(name, ()) for name in ("table1", "table5")}
-    assert publications["table1"].own_data == () and publications["table5"].own_data == ("LCL on LAION",)
+    assert publications["table1"].own_data == () and publications["table5"].own_data == (
+        "LCL on LAION",
+        "LCL on LAION + MMC4",
+    )
     own = plan(digests={**embedded, "mmc4": "0123456789abcdef"}).publication("table1", ())
     assert "Random encoder" not in own.own_data and {"CLIP", "LCL"} <= set(own.own_data)
     assert own.data_label(TABLE1.rows[0]) == "mmc4-pair"
@@ -515,3 +532,33 @@ def test_an_undecided_precision_is_refused() -> None:
     scale = get_scale("tiny")
     with pytest.raises(ConfigError, match="precision is 'auto'"):
         build_plan([TABLE1], [0], scale, replace(scale.config, objectives={}, transfer={}), FakeCatalogue(), DIGESTS)
+
+
+def test_a_seed_of_transfer_leaves_pre_training_alone_and_is_every_row_s() -> None:
+    before, after = plan(seeds=(0, 1)), plan(seeds=(0, 1), sets=["transfer_seed=7"])
+    trained = [{run.run_id for run in made.runs if run.kind is not Kind.TRANSFER} for made in (before, after)]
+    assert trained[0] == trained[1]
+    seeds = [{run.spec.seed for run in made.runs if run.kind is Kind.TRANSFER} for made in (before, after)]
+    assert seeds == [{0, 1}, {7}] and len(after.runs) == len(before.runs)
+    assert {slot.seed for slot in after.slots["table1"]} == {0, 1}
+    with pytest.raises(ConfigError, match="transfer_seed is a whole number from 0 on"):
+        plan(sets=["transfer_seed=-1"])
+
+
+def test_a_mixture_is_known_by_its_parts_and_their_weights() -> None:
+    def run(data: str, **digests: str) -> PlannedRun:
+        row = replace(TABLE1.rows[6], data=data)
+        assert row.objective == "lcl"
+        table = replace(TABLE1, rows=(row,))
+        return next(r for r in plan([table], digests=DIGESTS | digests).runs if r.kind is Kind.PRETRAIN)
+
+    mixed = run("laion-random+mmc4")
+    assert mixed.spec.inputs == {"corpus:laion-random": "laion-v1", "corpus:mmc4": "mmc4-v1", "tokenizer": "mmc4-v1"}
+    data = mixed.spec.data
+    assert (data.text_len, data.seq_len, data.sim_threshold, data.max_images) == (80, 256, 0.24, 6)
+    same = run("mmc4+laion-random")
+    others = [run("2*laion-random+mmc4"), run("laion-random+mmc4", laion="laion-v2"), run("mmc4"), run("obelics")]
+    assert mixed.run_id == same.run_id and len({mixed.run_id, *(other.run_id for other in others)}) == 5
+    assert others[-1].spec.data.sim_threshold is None and others[-1].spec.data.max_images == 6
+    with pytest.raises(ConfigError, match="leaves 1 to mmc4, but one of its entries may hold 6; give it more weight"):
+        run("99*laion-random+mmc4")

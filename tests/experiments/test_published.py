@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from plan_helpers import record_of
-from sweep_helpers import TABLE, arguments, small_suite
+from sweep_helpers import BUDGET, TABLE, arguments, small_suite
 
 from experiments import sweep
 from experiments.configuration.overrides import apply, parse
@@ -53,7 +53,7 @@ def done(made: Plan) -> list[RunRecord]:
 def published(runs: Path, seeds: int) -> dict[str, bytes]:
     """A complete table of that many seeds in the folder that `arguments` writes to; the bytes of its files."""
     made = plan(runs, seeds)
-    publication = made.publication(TABLE.name, done(made))
+    publication = replace(made.publication(TABLE.name, done(made)), settings=parse(BUDGET))
     publish.export(publication, runs / "out" / "records")
     items.export(TABLE, publication, runs, runs / "out" / "records")
     for each in publication.records.values():
@@ -98,6 +98,13 @@ def test_runs_of_other_settings_never_replace_a_fuller_table(
     assert files(tmp_path / "out") == before
     assert f"holds {len(plan(tmp_path, 2).runs)} finished runs of Small table" in capsys.readouterr().err
     assert mine.run_id in publish.load(tmp_path / "records" / "small.jsonl").records
+
+
+def test_settings_are_published_with_a_table_and_folders_are_not(tmp_path: Path) -> None:
+    more = ("--set", "data.toyworld_redundancy=0.5", "--set", f"data.nocaps={tmp_path}", "--set", "slurm.partition=a")
+    sweep.main(arguments(tmp_path, "--collate", *more))
+    held = publish.load(tmp_path / "out" / "records" / "small.jsonl").settings
+    assert held == {**parse(BUDGET), "data.toyworld_redundancy": "0.5"}
 
 
 def test_one_more_seed_in_a_runs_folder_only_adds_to_cells(tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ def test_no_number_column_of_the_paper_is_left_out(table: Table) -> None:
 def test_names_in_rows_and_columns_exist(table: Table) -> None:
     for row in table.rows:
         if not row.unavailable:
-            assert row.data in CORPORA and (row.objective is None or row.objective in FakeCatalogue.reads)
+            assert get_corpus(row.data).name == row.data and (
+                row.objective is None or row.objective in FakeCatalogue.reads
+            )
         assert set(row.only_at) <= set(SCALES)
     for column in (*table.columns, *table.more_columns):
         assert column.dataset in TASKS[column.task].tests
@@ -89,7 +91,7 @@ def test_table_1_is_the_seven_methods_and_three_controls() -> None:
 def test_the_rows_of_the_paper_read_what_the_paper_says() -> None:
     for line in load("table1.csv"):
         (row,) = [row for row in TABLE1.rows if row.paper == {"method": line["method"]}]
-        assert CORPORA[row.data].pairs == (line["pretrain_data"] == "MMC4-Pair")
+        assert get_corpus(row.data).pairs == (line["pretrain_data"] == "MMC4-Pair")
         assert row.task.lower().replace(".", "").replace(" ", "") == line["task"]
 
 
@@ -100,8 +102,10 @@ def test_the_sweep_of_the_contrastive_weight_is_the_papers() -> None:
 
 def test_the_learning_rate_belongs_to_the_corpus() -> None:
     config = get_scale("base16").config.pretrain
-    rates = {name: getattr(config.optim.lr, corpus.rate) for name, corpus in CORPORA.items()}
-    assert rates == {"mmc4": 3e-4, "mmc4-pair": 3e-4, "laion": 5e-4, "laion-random": 5e-4}
+    named = (*CORPORA, "laion+mmc4", "2*laion-random+mmc4-pair")
+    rates = {name: getattr(config.optim.lr, get_corpus(name).rate) for name in named}
+    high = {name for name, rate in rates.items() if rate == 5e-4}
+    assert high == {"laion", "laion-random"} and {rates[name] for name in named if name not in high} == {3e-4}
 
 
 @pytest.mark.parametrize(
@@ -134,3 +138,36 @@ def test_table_3_transfers_the_encoders_of_table_1_both_ways_and_trains_none_of_
     both = build_plan([TABLE3], [0], scale, config, catalogue, DIGESTS)
     new = [run for run in both.runs if run.run_id not in one]
     assert len(new) == 27 and {run.spec.mode for run in new} == {"full"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "images"),
+    [
+        ("mmc4", "mmc4", (64,)),
+        ("mmc4+laion-random", "laion-random+mmc4", (32, 32)),
+        ("4*mmc4+2*laion", "laion+2*mmc4", (21, 43)),
+        ("0.3*laion-random+0.7*obelics", "3*laion-random+7*obelics", (19, 45)),
+        ("obelics+mmc4+mmc4-pair", "mmc4-pair+mmc4+obelics", (22, 21, 21)),
+    ],
+)
+def test_a_mixture_has_one_name_and_deals_out_every_image(written: str, name: str, images: tuple[int, ...]) -> None:
+    corpus = get_corpus(written)
+    assert corpus.name == name == get_corpus(name).name
+    assert corpus.shares(64) == images and sum(corpus.shares(8191)) == 8191
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("laion+", "'laion\\+' is no corpus; write NAME or"),
+        ("2*mmc4", "is no corpus; write NAME or"),
+        ("0*laion+mmc4", "is no corpus; write NAME or"),
+        ("-1*laion+mmc4", "is no corpus; write NAME or"),
+        ("laion + mmc4", "is no corpus; write NAME or"),
+        ("laion+mmc5", "unknown corpus 'mmc5'. Did you mean 'mmc4'"),
+        ("laion+laion-random", "mixes the pairs of laion with themselves"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(written: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_corpus(written)

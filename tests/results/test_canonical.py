@@ -57,6 +57,14 @@ def test_a_new_field_with_a_default_renames_nothing() -> None:
     assert name(more(name="a", rate=0.25, new="y")) != name(Outer(name="a", rate=0.25))
 
 
+def test_an_option_that_came_later_changes_no_byte_until_it_is_used() -> None:
+    late = field(default=None, kw_only=True, metadata={"later": True})
+    more = make_dataclass("more", [("new", int | None, late)], bases=(Outer,), frozen=True)
+    assert plain(more(name="a")) == plain(Outer(name="a")) and split(more(name="a")) == split(Outer(name="a"))
+    used = more(name="a", new=3)
+    assert plain(used)["new"] == split(used)[0]["new"] == 3 and merge(*split(used)) == plain(used)
+
+
 def test_declarations_behind_plain_mappings_apply_where_they_stand() -> None:
     tree = {"config": plain(Inner(depth=3)), "other": plain(Inner(depth=3))}
     hashed, left = split(tree, {"config": Inner(depth=3)})

@@ -11,7 +11,7 @@ from results_helpers import TABLE, make_record, pretrain_spec, publication
 from results import publish, report
 from results.canonical import plain
 from results.html.charts import Series, draw
-from results.html.sections import Cell
+from results.html.grid import Cell
 from results.record import RecordError
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -152,6 +152,20 @@ def test_documents_and_pairs_stand_in_columns_of_their_own() -> None:
     assert row(cost, "CLIP")[skipped] == "0; not chosen 70" and "not chosen" not in row(cost, "LCL")[skipped]
 
 
+def test_what_a_mixture_skips_is_said_of_each_part() -> None:
+    made = publication(FULL)
+    slot = next(each for each in made.slots if (each.row, each.stage) == ("CLIP", "pretrain"))
+    mixed = make_record({**pretrain_spec("lcl", 0), "data": {"name": "laion+mmc4", "text_len": 80, "seq_len": 256}}, {})
+    coverage = {"documents": 9, "images": 9, "skipped": 3, "decode_error": 3, "laion:documents": 5, "laion:images": 5}
+    coverage |= {"mmc4:documents": 4, "mmc4:images": 4, "mmc4:skipped": 3, "mmc4:decode_error": 3}
+    mixed = replace(mixed, coverage=coverage)
+    slots = (replace(slot, run_id=mixed.run_id), *(each for each in made.slots if each.row != "CLIP"))
+    cost = section(render(TABLE, replace(made, slots=slots, records={**made.records, mixed.run_id: mixed})), COST)
+    found = dict(zip(row(cost, "method"), row(cost, "CLIP"), strict=True))
+    assert found["skipped, and causes met"] == "laion: 0; mmc4: 3 (decode_error 3)"
+    assert found["documents read"] == "9" and "pairs read" not in found
+
+
 def test_collapse_is_shown_and_what_is_not_measured_is_a_dash() -> None:
     made = publication(FULL)
     changes = {"CLIP": {"probe_rankme": 12.0}, "LCL": {"probe_rankme": 14.0, "probe_text_nll": 0.888}}

@@ -31,6 +31,7 @@ class Sweep:
     corpus: Path
     cluster: Cluster | None = None
     changes: tuple[str, ...] = BUDGET_OF_MANY_STEPS
+    seconds: float = 300.0  # that a command or the queue is waited for
 
     def command(self, *more: str, rows: Sequence[str] = ("clip",)) -> list[str]:
         """Arguments of experiments.sweep."""
@@ -45,7 +46,7 @@ class Sweep:
         env["PATH"] = f"{path}{os.pathsep}{env['PATH']}" if path else env["PATH"]
         return subprocess.run(
             [sys.executable, "-m", f"experiments.{module}", *arguments],
-            cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300,
+            cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=self.seconds,
         )  # fmt: skip
 
     def submit(self, *more: str, rows: Sequence[str] = ("clip",), path: str = "") -> str:
@@ -72,7 +73,7 @@ class Sweep:
             working = path.exists() and '"step"' in path.read_text()
             return last if working and last and attempts.alive(self.folder(start), last) else None
 
-        return wait_for(found, 120)
+        return wait_for(found, self.seconds)
 
     def done(self, start: str) -> None:
         """Wait for a run to be finished, and for its last owner to have said so."""
@@ -80,13 +81,13 @@ class Sweep:
         def found() -> bool:
             return attempts.is_done(self.folder(start)) and bool(self.attempts(start)[-1].ended)
 
-        wait_for(found, 240)
+        wait_for(found, self.seconds)
 
     def over(self) -> None:
         """Wait until the queue is empty: nothing is pending for ever."""
         assert self.cluster is not None
         queue = self.cluster.queue
-        wait_for(lambda: not queue(), 240)
+        wait_for(lambda: not queue(), self.seconds)
 
     def trained(self, start: str) -> tuple[bytes, bytes]:
         """What a pre-training left."""

@@ -120,6 +120,56 @@ def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On) -> None:
     assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
 
 
+def is_told(pid: int) -> bool:
+    """Whether a process that stands still has been sent SIGUSR2."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask & 1 << (signal.SIGUSR2 - 1) for mask in pending)
+
+
+def test_time_that_is_up_costs_nothing_and_a_step_that_is_too_long_is_a_reason(on: On, reference: Sweep) -> None:
+    """The limit is SLURM's own; two runs are made to stand still until it comes, as in very long steps.
+
+    CLIP wakes in time, saves and is requeued. LCL does not: SLURM kills it, and requeues nobody whose time is up.
+    """
+    sweep = on()
+    sweep.submit("--set", "slurm.time=2", "--set", "slurm.signal_seconds=20", rows=("clip", "lcl"))
+    late = sweep.training("pretrain-lcl")
+    os.kill(late.pid, signal.SIGSTOP)
+    first = sweep.training("pretrain-clip")
+    os.kill(first.pid, signal.SIGSTOP)
+    wait_for(lambda: is_told(first.pid))
+    os.kill(first.pid, signal.SIGCONT)
+    sweep.over()
+    *_, stopped, done = sweep.attempts("pretrain-clip")
+    assert re.match("stopped by SIGUSR2 after step", stopped.reason) and done.ended == "done"
+    assert done.job == stopped.job and 0 < done.from_step < 60
+    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+    for said in (sweep.reason("pretrain-lcl"), sweep.tables()["table1.md"].decode()):
+        assert f"(job {late.job}) ended without a record at step" in said
+    assert "4 runs submitted" in sweep.submit(rows=("clip", "lcl"))
+    sweep.over()
+    assert sweep.trained("pretrain-lcl") == reference.trained("pretrain-lcl")
+    assert set(sweep.statuses().values()) == {Status.DONE}
+
+
+def test_a_run_that_never_gets_anywhere_is_not_requeued_for_ever(on: On) -> None:
+    sweep = on()
+    sweep.submit("--set", "slurm.attempts=2")
+    for number in (1, 2):
+        begun = wait_for(
+            lambda number=number: (found := sweep.attempts("pretrain-clip")) and len(found) == number and found[-1], 90
+        )
+        sweep.cluster.run("scancel", "--signal=USR2", begun.job)  # long before its first step
+    sweep.over()
+    assert [each.ended for each in sweep.attempts("pretrain-clip")] == ["stopped", "stopped", "failed"]
+    said = sweep.reason("pretrain-clip")
+    assert "has begun 2 times and saved nothing after step 0 (slurm.attempts is 2)" in said
+    assert "stopped by SIGUSR2" in said and "--set slurm.time, now 1440 min" in said
+    assert "saved nothing after step 0" in sweep.tables()["table1.md"].decode()
+    assert sweep.statuses()[sweep.folder("transfer-classify-clip").name] is Status.BLOCKED
+
+
 def test_what_is_cancelled_says_so_and_goes_on_when_asked_again(on: On, reference: Sweep) -> None:
     sweep = on()
     sweep.submit()
@@ -203,7 +253,8 @@ cp "$1" {folder}/$$.sh; sed -i '/--qos\\|--gres/d' "$1"; exec {sbatch} "$@"
 
 
 def test_every_setting_reaches_sbatch(on: On, tmp_path: Path) -> None:
-    assert {setting.partition("=")[0] for setting in SETTINGS} == {field.name for field in fields(SlurmConfig)}
+    ours = {"attempts"}  # what this suite does, not sbatch
+    assert {setting.partition("=")[0] for setting in SETTINGS} == {field.name for field in fields(SlurmConfig)} - ours
     sweep = on()
     folder = tmp_path / "bin"
     folder.mkdir()

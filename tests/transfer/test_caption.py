@@ -14,6 +14,7 @@ from transfer import caption as module
 from transfer.decode import Decoding
 from transfer.features import FeatureSplit, extract, no_tokens
 from transfer.metrics.java import JavaMissing
+from transfer.metrics.shuffled import another
 from transfer.stream import FeatureStream
 
 
@@ -115,6 +116,34 @@ def test_perfect_captions_score_full_marks_and_items_recompute_the_corpus(ready,
     counts = [Bleu(**{name: item[f"bleu_{name}"] for name in names}) for item in found.items]
     assert 100 * sum(counts, Bleu((0,) * 4, (0,) * 4, 0, 0)).score() == pytest.approx(found.metrics["b4"])
     assert found.extras["n_images"] == 12 and found.extras["different"] == 3 and found.extras["empty"] == 0
+
+
+def test_shuffled_captions_are_those_of_another_image_s_features_against_the_right_references(ready, monkeypatch):
+    """The baseline is what generating from permuted features gives; a head that looks at no image loses nothing."""
+    data, the_task, head, _ = ready
+    shown = another(data.split.item_ids)
+    assert list(shown) != list(data.split.item_ids)
+    places = [data.split.item_ids.index(shown[item]) for item in data.split.item_ids]
+    permuted = FeatureSplit(data.split, replace(data.features, rows={
+        item: data.features.rows[data.split.item_ids[place]]
+        for item, place in zip(data.split.item_ids, places, strict=True)
+    }))  # fmt: skip
+    found, other = the_task.evaluate(head, data), the_task.evaluate(head, permuted)
+    for name in ("b4", "cider"):
+        assert found.extras[f"shuffled_{name}"] == pytest.approx(other.metrics[name])
+    assert [item["shuffled_cider"] for item in found.items] == pytest.approx([item["cider"] for item in other.items])
+    monkeypatch.setattr(module.Caption, "predict", lambda self, head, test: [t[1] for t in test.split.captions])
+    right = the_task.evaluate(head, data)
+    assert right.extras["shuffled_cider"] < right.metrics["cider"] - 100
+    monkeypatch.setattr(module.Caption, "predict", lambda self, head, test: ["there is a red square"] * len(test))
+    blind = the_task.evaluate(head, data)
+    assert blind.extras["shuffled_cider"] == pytest.approx(blind.metrics["cider"]) and blind.metrics["cider"] > 0
+
+
+def test_one_image_alone_has_no_shuffled_baseline(tmp_path, ready):
+    _, the_task, head, _ = ready
+    found = the_task.evaluate(head, extract(encoder(), split(1, name="one"), tmp_path))
+    assert set(found.metrics) == {"b4", "cider"} and not any("shuffled" in name for name in found.extras)
 
 
 def test_empty_captions_are_counted_and_scored_zero(ready, monkeypatch):

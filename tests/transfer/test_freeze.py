@@ -8,10 +8,11 @@ from transfer_helpers import encoder, features, task, train, vision
 from transfer.classify import Classify
 from transfer.encoder import fingerprint
 from transfer.freeze import freeze, frozen_transfer, unchanged
+from transfer.registry import available
 from transfer.stream import FeatureStream
 
 
-@pytest.mark.parametrize("name", ["classify", "retrieve", "caption"])
+@pytest.mark.parametrize("name", available())
 def test_training_a_head_leaves_every_encoder_byte(tmp_path, name):
     of = encoder()
     before = fingerprint(of.module)

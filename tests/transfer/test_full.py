@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transfer_helpers import encoder, split, task, text_model
+from transfer_helpers import encoder, pixels, split, task, text_model, train
 
 from backbones.sizes import VisionSize
 from backbones.tower import add_drop_path, layer_scales
@@ -154,6 +154,34 @@ def test_without_augmentation_pictures_teach_exactly_what_cached_features_do(tmp
         b = PictureStream(data, config, 0).batch(step)
         assert torch.equal(a.index, b.learned.index) and torch.equal(a.labels, b.learned.labels)
         torch.testing.assert_close(total(head(a)), total(twin(b)), rtol=1e-5, atol=1e-6)
+
+
+def test_cached_features_give_exactly_the_metric_of_an_encoder_that_runs_in_every_epoch(tmp_path):
+    """A whole training and scoring each way on the same crops: not one test image is judged otherwise."""
+
+    class Still(ImageTransform):
+        def train(self, image, rng):
+            return self.eval(image)
+
+        def with_scale(self, scale):
+            return self
+
+    of = Encoder(encoder().module, Still(size=16))
+    cached = task("classify", batch=5, epochs=6.0, probes=("acc1",))
+    uncached = type(cached)(replace(cached.config, pictures="augmented", flip=0.0))
+    features, pictures = extract(of, split(30), tmp_path), PictureSplit(split(30), of)
+    head, twin = cached.head(features, 0), uncached.head(pictures, 0)
+    train(head, FeatureStream(features, cached.config, 0), cached.config, of.module, steps=36)
+    stream = PictureStream(pictures, uncached.config, 0)
+    train(BehindFrozen(twin, of), stream, uncached.config, of.module, steps=36)
+    test = split(40, "toy/test")
+    found = cached.evaluate(head, extract(of, test, tmp_path))
+    assert 40 < found.metrics["acc1"] <= 100
+    with torch.no_grad():
+        tokens = of.module.tokens(torch.cat([pixels(of, test, i) for i in range(len(test))]))
+        guesses = twin.eval().logits(tokens)["acc1"].argmax(1)
+    hits = [100.0 * (int(guess) == label) for guess, label in zip(guesses, test.labels, strict=True)]
+    assert [item["acc1"] for item in found.items] == hits and found.metrics["acc1"] == sum(hits) / len(hits)
 
 
 def test_crops_are_a_function_of_the_step_and_differ_between_epochs():

@@ -10,8 +10,9 @@ from pycocoevalcap.bleu.bleu import Bleu as ReferenceBleu
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from transfer.metrics import captions, java
-from transfer.metrics.captions import Bleu, clean, score, tokenize
+from transfer.metrics.captions import Bleu, CaptionScores, clean, tokenize
 from transfer.metrics.java import JavaError, JavaMissing, find_java, run_java
+from transfer.metrics.shuffled import another
 
 REFERENCES = {
     "0": ["A man is riding a brown horse.", "A man rides a horse on a beach.", "Someone rides a brown horse.",
@@ -52,6 +53,12 @@ TRICKY = [
     "\xbd cup",
     "a/b c\\d",
 ]
+
+
+def score(references, predictions) -> CaptionScores:
+    """Of one set of predictions."""
+    (found,) = captions.score(references, predictions)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +193,26 @@ def test_a_test_set_is_scored_in_one_run_of_java(monkeypatch):
     started = time.perf_counter()
     score({i: REFERENCES[str(int(i) % 4)] for i in images}, {i: PREDICTIONS[str(int(i) % 4)] for i in images})
     assert len(runs) == 1 and time.perf_counter() - started < 30
+
+
+def test_several_sets_of_predictions_are_scored_in_one_run_of_java_each_as_if_alone(monkeypatch):
+    shifted = {image: PREDICTIONS[other] for image, other in another(list(REFERENCES)).items()}
+    alone = score(REFERENCES, PREDICTIONS), score(REFERENCES, shifted)
+    runs = []
+    monkeypatch.setattr(captions, "run_java", lambda arguments: runs.append(1) or run_java(arguments))
+    assert captions.score(REFERENCES, PREDICTIONS, shifted) == alone and len(runs) == 1
+    with pytest.raises(ValueError, match="1 lack a prediction"):
+        captions.score(REFERENCES, PREDICTIONS, {k: v for k, v in PREDICTIONS.items() if k != "3"})
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_every_image_is_shown_as_another_one_and_each_once(count):
+    images = [f"image {i}" for i in range(count)]
+    shown = another(images)
+    assert list(shown) != images and sorted(shown) == sorted(shown.values()) == sorted(images)
+    assert all(here != there for here, there in shown.items()) and shown == another(images)
+    with pytest.raises(ValueError, match="1 images cannot be shuffled"):
+        another(images[:1])
 
 
 def program(tmp_path: Path, body: str) -> Path:

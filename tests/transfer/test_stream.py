@@ -1,10 +1,13 @@
 """Batches of features: a pure function of (seed, epoch, step)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transfer_helpers import Words, features, text_model
 
+from data.seeds import generator
 from transfer.classify import Classify
 from transfer.stream import MAX_TEXT, FeatureStream, encode_captions, pad
 
@@ -72,9 +75,35 @@ def test_over_the_epochs_every_caption_of_an_image_is_drawn(tmp_path):
     assert (counts.sum(axis=1) == 40).all() and counts.min() >= 8
 
 
-def test_long_captions_are_cut_and_keep_their_end(tmp_path):
-    from dataclasses import replace
+def test_what_grows_with_the_set_is_done_once_an_epoch_and_never_for_a_batch(tmp_path, monkeypatch):
+    """A batch touches its own items: at 10 million captions anything else would be the whole cost of a step."""
+    from transfer import stream as module
 
+    drawn: list[str] = []
+
+    def counted(*name):
+        drawn.append(name[2])
+        return generator(*name)
+
+    texts: list[str] = []
+
+    class Counting(Words):
+        def encode(self, text):
+            texts.append(text)
+            return super().encode(text)
+
+    monkeypatch.setattr(module, "generator", counted)
+    stream = FeatureStream(features(tmp_path), CONFIG, 0, replace(text_model(), tokenizer=Counting()))
+    assert not texts
+    stream.batch(0)
+    assert len(texts) <= CONFIG.batch
+    stream.batch(1), stream.batch(2)
+    assert drawn == ["order", "caption"]
+    list(stream.batches())
+    assert len(texts) == len(set(texts))
+
+
+def test_long_captions_are_cut_and_keep_their_end(tmp_path):
     data = features(tmp_path, images=1)
     long = replace(data.split, captions=(("red " * 100,),))
     rows = encode_captions(long, Words())
@@ -82,8 +111,6 @@ def test_long_captions_are_cut_and_keep_their_end(tmp_path):
 
 
 def test_bad_requests(tmp_path):
-    from dataclasses import replace
-
     data = features(tmp_path)
     stream = FeatureStream(data, CONFIG, 0)
     assert stream.batch(0).ids.shape == (5, 0)
@@ -111,7 +138,18 @@ def test_paper_configurations_give_the_steps_of_table_8(task, images, steps, war
     from transfer.registry import get
 
     config = get(task).Config()
-    assert (config.steps(images), config.warmup_steps(images)) == (steps, warmup)
+    assert (config.steps_over(images), config.warmup_steps(images)) == (steps, warmup)
     assert (config.weight_decay, config.betas) == (1e-4, (0.9, 0.95))
     table = {"classify": (8192, 1e-4), "retrieve": (16_384, 1e-3), "caption": (512, 1e-4)}
     assert (config.batch, config.lr) == table[task]
+
+
+def test_steps_are_steps_whatever_the_size_of_the_set_and_only_one_of_the_two_lengths_counts():
+    config = replace(CONFIG, epochs=None, steps=5000)
+    assert {config.steps_over(images) for images in (1, 100, 14_700_000)} == {5000}
+    assert config.warmup_steps(100) == 500
+    for wrong in ({"epochs": 3.0, "steps": 5000}, {"epochs": None}):
+        with pytest.raises(ValueError, match="one of epochs and steps"):
+            replace(CONFIG, **wrong).steps_over(100)
+    with pytest.raises(ValueError, match="steps must be positive, got 0"):
+        replace(CONFIG, epochs=None, steps=0)

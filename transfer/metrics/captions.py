@@ -90,17 +90,19 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     return [" ".join(word for word in line.rstrip().split(" ") if word not in _DROPPED) for line in lines]
 
 
-def score(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> CaptionScores:
-    """BLEU-1..4 and CIDEr of one prediction for each image; one run of Java for all captions.
+def score(references: Mapping[str, Sequence[str]], *predictions: Mapping[str, str]) -> tuple[CaptionScores, ...]:
+    """BLEU-1..4 and CIDEr of each set of predictions, one for every image; one run of Java for all captions.
 
     Raises TypeError where references are one string or hold what is no text, or a prediction is no text; ValueError
     where the two do not hold the same images, or an image has no reference with a word in it; JavaError where
     tokenising fails. An empty prediction is scored, and scores 0.
     """
-    _same_images(references, predictions)
-    _texts(references, predictions)
+    for each in predictions:
+        _same_images(references, each)
+        _texts(references, each)
     owner = [image for image, texts in references.items() for _ in texts]
-    words = tokenize([text for texts in references.values() for text in texts] + list(predictions.values()))
+    said = [text for each in predictions for text in each.values()]
+    words = tokenize([text for texts in references.values() for text in texts] + said)
     told: dict[str, list[str]] = {image: [] for image in references}
     for image, line in zip(owner, words[: len(owner)], strict=True):
         told[image].append(line)
@@ -108,7 +110,12 @@ def score(references: Mapping[str, Sequence[str]], predictions: Mapping[str, str
         if not any(lines):
             texts = repr(list(references[image]))[:200]
             raise ValueError(f"image {image!r} has no reference caption with a word in it: {texts}")
-    said = dict(zip(predictions, words[len(owner) :], strict=True))
+    rest = iter(words[len(owner) :])
+    return tuple(_scores(told, {image: next(rest) for image in each}) for each in predictions)
+
+
+def _scores(told: Mapping[str, list[str]], said: Mapping[str, str]) -> CaptionScores:
+    """Scores of captions that are tokenised already."""
     bleu, cider = BleuScorer(n=ORDERS), CiderScorer(n=ORDERS)
     for image, lines in told.items():
         bleu += (said[image], lines)

@@ -1,0 +1,35 @@
+"""Scores of captions of other images stand beside the scores they are a baseline of, wherever they were recorded."""
+
+from dataclasses import replace
+
+from results_helpers import TABLE, publication
+
+from results.frame import Filled
+from results.page.shuffled import shuffled
+from results.printed import render
+from results.schema import Kind, Publication
+
+SCORES: dict[str, list[float | str | None]] = {"CLIP": [60.0, 62.0], "LCL": [50.0, None], "Emu": [5.0, 5.5]}
+
+
+def with_twins(**of: tuple[float, ...]) -> Publication:
+    """The made-up publication; runs of these rows recorded a shuffled score for each seed."""
+    made = publication(SCORES)
+    records = dict(made.records)
+    for slot in made.slots:
+        record = records.get(slot.run_id)
+        if record is not None and record.kind is Kind.TRANSFER and slot.row in of:
+            more = {"imagenet/shuffled_acc1": of[slot.row][slot.seed]}
+            records[slot.run_id] = replace(record, metrics={**record.metrics, **more})
+    return replace(made, records=records)
+
+
+def test_each_score_stands_beside_that_of_another_image_s_captions() -> None:
+    lines = shuffled(Filled(TABLE, with_twins(CLIP=(7.0, 8.0), LCL=(49.0,))))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert rows[2:] == [["CLIP", "61.0 / 7.5"], ["LCL", "50.0 / 49.0"]]  # Emu's runs are from before
+    assert "## Captions of other images" in render(TABLE, with_twins(CLIP=(7.0, 8.0)))
+
+
+def test_runs_from_before_there_was_a_baseline_print_no_section() -> None:
+    assert shuffled(Filled(TABLE, publication(SCORES))) == []

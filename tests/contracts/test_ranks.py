@@ -4,6 +4,7 @@ A new file in objectives/ is picked up by itself (INV-D-1).
 """
 
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,28 +26,24 @@ def alone(name: str, dtype: torch.dtype) -> Found:
 
 
 @pytest.fixture(scope="module")
-def together(ranks: Ranks) -> dict[tuple[str, str, torch.dtype], list[Found]]:
-    """By objective, division and dtype: what each rank found."""
-    found: dict[tuple[str, str, torch.dtype], list[Found]] = {}
-    for dtype in WITHIN:
-        for world in (2, 3):
-            for answer in ranks(share, world, NAMES, dtype):
-                for name, divisions in answer.items():
-                    for division, each in divisions.items():
-                        found.setdefault((name, division, dtype), []).append(each)
-    return found
+def together(ranks: Ranks) -> Callable[[torch.dtype, int], list[dict[str, dict[str, Found]]]]:
+    """For a dtype and a number of ranks what each rank found, by objective and division."""
+    return functools.cache(lambda dtype, world: ranks(share, world, NAMES, dtype))
 
 
 @pytest.mark.parametrize("dtype", WITHIN, ids=["float32", "float64"])
 @pytest.mark.parametrize("division", SHARES)
 @pytest.mark.parametrize("name", NAMES)
 def test_inv_d_1_ranks_give_the_losses_and_gradients_of_one_process(
-    together: dict[tuple[str, str, torch.dtype], list[Found]], name: str, division: str, dtype: torch.dtype
+    together: Callable[[torch.dtype, int], list[dict[str, dict[str, Found]]]],
+    name: str,
+    division: str,
+    dtype: torch.dtype,
 ) -> None:
     expected, close = alone(name, dtype), {"atol": WITHIN[dtype], "rtol": WITHIN[dtype]}
     assert expected["loss"] > 0
-    assert len(together[name, division, dtype]) == len(SHARES[division])
-    for found in together[name, division, dtype]:
+    for answer in together(dtype, len(SHARES[division])):
+        found = answer[name][division]
         torch.testing.assert_close(found["loss"], expected["loss"], **close)
         torch.testing.assert_close(found["means"], expected["means"], **close)
         assert found["gradients"].keys() == expected["gradients"].keys()

@@ -404,7 +404,7 @@ def test_norm_ratio_compares_what_enters_the_language_model() -> None:
 
 
 def test_rankme_of_features_that_are_not_finite_is_nan_and_raises_nothing() -> None:
-    assert rankme(torch.tensor([[1.0, math.nan], [0.0, 1.0]])).isnan()
+    assert diagnostics.rankme(torch.tensor([[1.0, math.nan], [0.0, 1.0]])).isnan()
 
 
 def test_rankme_of_two_equal_directions_is_two() -> None:

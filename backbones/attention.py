@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.precision import at_least_fp32
+
 
 class Attention(nn.Module):
     """Attention of one sequence to another, projections with or without biases, PyTorch's default initialisation."""
@@ -44,7 +46,7 @@ def attention_weights(
     query: Float[Tensor, "b h q e"], key: Float[Tensor, "b h k e"], allowed: Bool[Tensor, "#b q k"] | None = None
 ) -> Float[Tensor, "b h q k"]:
     """Softmax in fp32 over the allowed keys; all zero where there are none."""
-    scores = (query @ key.transpose(-1, -2)).float() / math.sqrt(query.shape[-1])
+    scores = at_least_fp32(query @ key.transpose(-1, -2)) / math.sqrt(query.shape[-1])
     if allowed is None:
         return scores.softmax(dim=-1)
     # The least finite number, not -inf: a row of -inf is NaN after softmax, in the backward pass as well.

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from backbones.precision import at_least_fp32
+
 HEAD_WIDTH = 64
 
 
@@ -68,7 +70,7 @@ class Connector(nn.Module):
         query = self._split(self.to_query(self.norm_query(self.query)))  # [h, e]
         keys = self._split(self.to_key(self.norm_key(patches)))  # [m, p, h, e]
         scores = torch.einsum("he,mphe->mhp", query, keys) / math.sqrt(query.shape[-1])
-        attention = scores.float().softmax(dim=-1).to(values.dtype)
+        attention = at_least_fp32(scores).softmax(dim=-1).to(values.dtype)
         pooled = torch.einsum("mhp,mphe->mhe", attention, self._split(values)).flatten(1)
         return Visual(tokens=to_output(values), pooled=to_output(pooled))
 
@@ -101,7 +103,7 @@ class Temperature(nn.Module):
 
     def scale(self) -> Float[Tensor, ""]:
         """s, in fp32."""
-        return self.log_scale.float().exp()
+        return at_least_fp32(self.log_scale).exp()
 
     @torch.no_grad()
     def clamp_(self) -> None:

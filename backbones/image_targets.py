@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.precision import at_least_fp32
 from data.seeds import torch_generator
 
 FLAT = 1 / 255  # a standard deviation below one level of an 8-bit image; JPEG noise of +-1 has 0.8 levels
@@ -121,7 +122,7 @@ class RandomCodes(ImageTarget):
 
     def loss(self, prediction: Float[Tensor, "n k"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
         """Summed cross-entropy, in nats."""
-        return F.cross_entropy(prediction.float(), target, reduction="sum")
+        return F.cross_entropy(at_least_fp32(prediction), target, reduction="sum")
 
     def fingerprint(self) -> str:
         """Hash of the projection and the codebook."""
@@ -194,7 +195,7 @@ class Pixels(ImageTarget):
 
     def loss(self, prediction: Float[Tensor, "n c"], target: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
         """Sum over patches of the mean squared error of each."""
-        return (prediction.float() - target).square().mean(-1).sum()
+        return (at_least_fp32(prediction) - target).square().mean(-1).sum()
 
     def fingerprint(self) -> str:
         """Nothing is fitted or drawn: the patch size decides."""

@@ -10,6 +10,7 @@ Shape letters: b rows, t tokens, d width, n selected positions, v vocabulary.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -94,18 +95,27 @@ class LanguageModel(Decoder):
                 f"rows have {x.shape[1]} tokens, but {self.size.name!r} has {self.size.positions} learned positions; "
                 "lower the sequence length of the data"
             )
-        # On CPU written-out attention: bf16 fused attention takes ten times as long there, forward and backward.
-        self.decoder.config._attn_implementation = "eager" if x.device.type == "cpu" else "sdpa"
+        # On CPU written-out attention: bf16 fused attention takes ten times as long there, forward and backward. In
+        # float64 never: the library writes it out with a softmax in fp32.
+        written_out = x.device.type == "cpu" and x.dtype != torch.float64
+        self.decoder.config._attn_implementation = "eager" if written_out else "sdpa"
         positions = self.decoder.embed_positions
         hidden = x + F.embedding(position_ids + positions.offset, positions.weight)
         bias = masks.additive(allowed, hidden.dtype)
         for i, layer in enumerate(self.decoder.layers):
             if before_layer is not None:
                 hidden = before_layer(i, hidden)
-            hidden = layer(hidden, attention_mask=bias)
+            hidden = layer(hidden, attention_mask=bias) if len(hidden) else _without_rows(layer, hidden)
         norm = self.decoder.final_layer_norm
         return hidden if norm is None else norm(hidden)
 
     def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         """Next-token logits by the tied embedding. Give it target positions only: this is the dear part."""
         return F.linear(y, self.decoder.embed_tokens.weight)
+
+
+def _without_rows(layer: nn.Module, hidden: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    """No rows, connected to every parameter of the layer: a rank without documents enters every collective all the
+    same. The library cannot split no rows into heads, so one dummy row goes through and is dropped."""
+    one = hidden.new_zeros(1, 1, hidden.shape[-1])
+    return hidden + layer(one, attention_mask=hidden.new_zeros(1, 1, 1, 1))[:0]

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from backbones.lm import LanguageModel
 from backbones.masks import bidirectional
+from backbones.precision import at_least_fp32
 from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout, Rows, TokenType
@@ -116,7 +117,7 @@ class BLIP2(CoCa):
         caption, key = batch.caption_hash[rows.img_row], batch.doc_seed[rows.img_row]
         captioned = batch[Layout.TEXT_ONLY].img_has_ctx
         with torch.autocast(pooled.device.type, enabled=False):
-            v, t = F.normalize(pooled.float(), dim=-1), F.normalize(context.float(), dim=-1)
+            v, t = (F.normalize(at_least_fp32(x), dim=-1) for x in (pooled, context))
             both, first = gather_rows(torch.cat([v, t], dim=-1))
             facts, _ = gather_rows(torch.stack([caption, key, captioned.long()], dim=1))
             all_caption, all_key, all_captioned = facts.unbind(dim=1)
@@ -173,5 +174,5 @@ class BLIP2(CoCa):
         )
         hidden = self.language(self.embed(rows, tokens[matching.image]), bidirectional(valid), positions)
         with torch.autocast(hidden.device.type, enabled=False):
-            at_image = hidden.float()[types == int(TokenType.IMG)].unflatten(0, (len(ids), tokens.shape[1]))
+            at_image = at_least_fp32(hidden)[types == int(TokenType.IMG)].unflatten(0, (len(ids), tokens.shape[1]))
             return self.match_head(at_image.mean(dim=1))  # the head is linear: mean of logits = logits of the mean

@@ -50,8 +50,11 @@ def mean_cosine(x: Float[Tensor, "n d"]) -> Tensor:
 
 @torch.no_grad()
 def rankme(x: Float[Tensor, "n d"]) -> Tensor:
-    """exp of the entropy of the normalised singular values: the effective rank, between 1 and min(n, d)."""
+    """exp of the entropy of the normalised singular values: the effective rank, between 1 and min(n, d); NaN where a
+    feature is not finite, which is for the loss to report: the decomposition itself would raise, on that rank alone."""
     _require_rows(x)
+    if not x.isfinite().all():
+        return x.new_full((), math.nan, dtype=torch.float32)
     sigma = torch.linalg.svdvals(_fp32(x))
     share = sigma / sigma.sum().clamp(min=torch.finfo(sigma.dtype).tiny)
     return torch.special.entr(share).sum().exp()

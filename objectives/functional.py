@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from backbones.precision import at_least_fp32
 from data.batch import Rows, TokenType
 from objectives.diagnostics import agreement
 from objectives.gather import all_reduce_sum, gather_rows, world_size
@@ -91,7 +92,7 @@ def info_nce(
     alignment and uniformity.
     """
     with torch.autocast(v.device.type, enabled=False):
-        v, t = F.normalize(v.float(), dim=-1), F.normalize(t.float(), dim=-1)
+        v, t = (F.normalize(at_least_fp32(x), dim=-1) for x in (v, t))
         both, offset = gather_rows(torch.cat([v, t], dim=-1))
         all_v, all_t = both.split([v.shape[-1], t.shape[-1]], dim=-1)
         labels = offset + torch.arange(len(v), device=v.device)
@@ -159,8 +160,8 @@ def token_nll(
     before = mask.roll(-1, dims=1)  # column 0 of the mask is never True, so nothing wraps around
     logits, wanted = logits_fn(hidden[before]), rows.input_ids[mask].long()
     with torch.autocast(logits.device.type, enabled=False):
-        nll = _cross_entropy(logits.float(), wanted)
-        loss = _cross_entropy(logits.float(), wanted, smoothing) if smoothing else nll
+        nll = _cross_entropy(at_least_fp32(logits), wanted)
+        loss = _cross_entropy(at_least_fp32(logits), wanted, smoothing) if smoothing else nll
     return TokenLoss(loss, nll, rows.token_type[mask])
 
 
@@ -170,21 +171,21 @@ def masked_token_loss(
     """Masked prediction: the state at a masked position predicts the token or code that stood there."""
     logits = logits_fn(hidden[masked])
     with torch.autocast(logits.device.type, enabled=False):
-        nll = _cross_entropy(logits.float(), targets[masked].long())
+        nll = _cross_entropy(at_least_fp32(logits), targets[masked].long())
     return Term(nll.sum(), _count(len(nll), nll))
 
 
 def matching_loss(logits: Float[Tensor, "n 2"], matched: Bool[Tensor, " n"]) -> Term:
     """Two-way classification: class 1 is 'this image and this text belong together'."""
     with torch.autocast(logits.device.type, enabled=False):
-        nll = _cross_entropy(logits.float(), matched.long())
+        nll = _cross_entropy(at_least_fp32(logits), matched.long())
     return Term(nll.sum(), _count(len(nll), nll))
 
 
 def regression_loss(prediction: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Term:
     """Squared error, mean over d and summed over n; a target that is not to learn comes detached."""
     with torch.autocast(prediction.device.type, enabled=False):
-        error = (prediction.float() - target.float()).square().mean(dim=-1)
+        error = (at_least_fp32(prediction) - at_least_fp32(target)).square().mean(dim=-1)
     return Term(error.sum(), _count(len(error), error))
 
 
@@ -210,4 +211,4 @@ def _global(losses: Losses, scalars: list[Tensor]) -> Tensor:
             f"terms {sorted(losses.terms)} and weights {sorted(losses.weights)} differ; "
             "an objective must weight each of its terms, also with 0"
         )
-    return all_reduce_sum(torch.stack([scalar.detach().float() for scalar in scalars]))
+    return all_reduce_sum(torch.stack([at_least_fp32(scalar.detach()) for scalar in scalars]))

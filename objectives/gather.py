@@ -6,6 +6,8 @@ padded counts. Without a process group every function is the one-rank case of th
 Shape letters: r rows on this rank, n rows on all ranks, d width.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +15,29 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch import distributed as dist
 
+_alone = False  # of this process
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process is the only rank: for what every rank does with the same data, such as probes."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
 
 def world_size() -> int:
     """Number of ranks, 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    grouped = dist.is_available() and dist.is_initialized() and not _alone
+    return dist.get_world_size() if grouped else 1
+
+
+def rank() -> int:
+    """This process's place among the ranks, 0 without a process group."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
@@ -32,15 +53,14 @@ def gather_rows(x: Shaped[Tensor, "r *d"]) -> tuple[Shaped[Tensor, "n *d"], int]
 
     Every rank must call it, also with no rows. Gradients of all ranks' uses flow back to the rank that owns the row.
     """
-    ranks = world_size()
-    if ranks == 1:
+    if world_size() == 1:
         return x, 0
-    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(ranks)]
+    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(world_size())]
     dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
     sizes = [int(count) for count in counts]
     padded = torch.cat([x, x.new_zeros(max(sizes) - len(x), *x.shape[1:])])
     everyone = _AllGather.apply(padded)
-    return torch.cat([everyone[r, :size] for r, size in enumerate(sizes)]), sum(sizes[: dist.get_rank()])
+    return torch.cat([everyone[r, :size] for r, size in enumerate(sizes)]), sum(sizes[: rank()])
 
 
 class _AllGather(torch.autograd.Function):
@@ -48,7 +68,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x.contiguous())
         return torch.stack(parts)
 
@@ -56,4 +76,4 @@ class _AllGather(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)  # not reduce-scatter, which gloo lacks: this runs on CPU in tests
-        return grad[dist.get_rank()]
+        return grad[rank()]

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from backbones.lm import LanguageModel
+from backbones.precision import at_least_fp32
 from backbones.special import Special
 from backbones.vit import VisionEncoder
 from data.batch import Batch, Layout
@@ -67,7 +68,7 @@ class Supervised(Objective):
         labelled = batch.labels >= 0
         labels = batch.labels[labelled]
         with torch.autocast(features.device.type, enabled=False):
-            logits = self.classifier(features[labelled].float())
+            logits = self.classifier(at_least_fp32(features[labelled]))
             loss = F.cross_entropy(logits, labels, reduction="none")
         term = Term(loss.sum(), torch.tensor(float(len(labels)), device=loss.device))
         watch = self.diagnose(patches)

@@ -1,5 +1,7 @@
 """Shapes written in annotations are checked at run time in every test; one thread, because the machine is shared."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -7,6 +9,8 @@ from jaxtyping import install_import_hook
 # Before anything of ours is imported: a module that is already in sys.modules is not checked.
 install_import_hook(["backbones", "objectives"], "beartype.beartype")
 torch.set_num_threads(1)
+
+from ranks import Ranks, pool  # noqa: E402
 
 from backbones.build import build_language, build_vision  # noqa: E402
 from backbones.lm import LanguageModel  # noqa: E402
@@ -25,6 +29,13 @@ def _seeded() -> None:
 def tiny() -> Size:
     """The embedded size."""
     return SIZES["tiny"]
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Processes that play the ranks of one run; spawned by the first test that asks for them."""
+    with pool(tmp_path_factory.mktemp("ranks")) as started:
+        yield started
 
 
 @pytest.fixture

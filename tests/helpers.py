@@ -120,8 +120,8 @@ def batch(docs: Sequence[Doc], layouts: Sequence[Layout], slots: int, side: int 
         rows={layout: _rows([[doc] for doc in docs], layout, slots) for layout in layouts},
         labels=torch.tensor([doc.label for doc in docs for _ in range(doc.images)], dtype=torch.int64),
         doc_uid=tuple(doc.uid for doc in docs),
-        doc_seed=torch.tensor([stable_seed(0, epoch, doc.uid) for doc in docs]),
-        caption_hash=torch.tensor([_hash(doc.text) for doc in docs]),
+        doc_seed=torch.tensor([stable_seed(0, epoch, doc.uid) for doc in docs], dtype=torch.int64),
+        caption_hash=torch.tensor([_hash(doc.text) for doc in docs], dtype=torch.int64),
     )
 
 

@@ -159,7 +159,7 @@ def test_relative_links_resolve(page: Path) -> None:
 def test_newest_changelog_heading_and_citation_are_the_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert [heading for heading in headings if heading != "Unreleased"][0] == version
+    assert next(heading for heading in headings if heading != "Unreleased") == version
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 

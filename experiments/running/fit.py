@@ -3,6 +3,9 @@
 Linear warm-up and cosine (LCL paper 4.1, Tables 7-9) to zero (as mlfoundations/open_clip); experiments/running/optim.py
 says which parameters train how. A step's random draws (drop-path, dropout) come from a stream named by (seed, step),
 and the batches are a function of the step, so a run that was stopped and continued equals one that was not.
+
+In a process group every rank calls `fit` with its share of the same stream. Ranks hold equal weights, of which rank 0
+writes the checkpoints, so a run goes on with any number of ranks; they stop, save and fail at the same step.
 """
 
 import json
@@ -12,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, NoReturn, Protocol, cast
 
 import torch
 from torch import nn
@@ -20,11 +23,14 @@ from torch.optim import Optimizer
 
 from data.seeds import stable_seed
 from experiments.running import checkpoint
+from experiments.running.distributed import gradients
+from experiments.running.distributed.agree import everyone, is_writer, refuse_different
 from experiments.running.empty_terms import TermItems
 from experiments.running.optim import Group, optimizers
 from experiments.running.outcome import Owned
 from experiments.running.stopping import Stopped, between_steps
 from objectives.functional import Losses, means, total
+from objectives.gather import alone, rank
 from results.record import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -78,7 +84,12 @@ class Cadence:
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss or gradient is NaN or infinite; nothing was updated at that step."""
+    """A loss or gradient is NaN or infinite on some rank; nothing was updated at that step."""
+
+    def __init__(self, said: str, batches: Sequence[Mapping[str, Any]]) -> None:
+        """batches: of each rank its loss, terms, and documents."""
+        super().__init__(said)
+        self.batches = batches
 
 
 Probe = Callable[[int], Mapping[str, float]]
@@ -104,14 +115,17 @@ def fit(
 ) -> dict[str, float]:
     """Train `module` on every batch of `stream`; the means of the last logged step.
 
-    run: its folder holds checkpoint/ and metrics.jsonl; a run found there is continued. probe: called on every fifth of
+    run: its folder holds checkpoint/ and metrics.jsonl; a run found there is continued. A loss that is not finite
+    leaves non_finite.json there: step, terms and all documents of the batch, by rank. probe: called on every fifth of
     the run and at its end, its values join that step's metrics.
 
     Raises Stopped when a signal asks for it (the step is finished and saved), NonFiniteLoss, EmptyTerm, LeaseLost where
     another process owns the run by now, OSError when a checkpoint or the metrics cannot be written.
     """
     trained = optimizers(groups, optimisation.betas, optimisation.eps)
+    device = next(module.parameters()).device
     found = checkpoint.newest(run.folder / "checkpoint")
+    refuse_different("the step to continue from", None if found is None else found.step, device)
     start, stream_state = 0, None
     if found is not None:
         checkpoint.restore(found, module, trained)
@@ -120,33 +134,46 @@ def fit(
     metrics = MetricsFile(run.folder / "metrics.jsonl", keep_below=start)
     last: dict[str, float] = dict(found.state["last"]) if found is not None else {}
     probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
-    device = next(module.parameters()).device
     module.train()
     terms = TermItems(start, stream.steps)
     saved_at = time.monotonic()
     with between_steps() as stop:
         for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
-            torch.manual_seed(stable_seed(seed, "step", step))
+            torch.manual_seed(stable_seed(seed, "step", step, *([rank()] if rank() else [])))
             for group in _groups(trained):
                 group["lr"] = learning_rate(step, stream.steps, group["peak"], optimisation.warmup_steps)
-            losses, norm = _step(module, batch.to(str(device)), trained, optimisation, step)
+            try:
+                losses, norm = _step(module, batch.to(str(device)), trained, optimisation, step)
+            except NonFiniteLoss as error:
+                if is_writer():
+                    run.may_write()
+                    dumped = json.dumps({"step": step, "ranks": error.batches}, indent=1)
+                    write_atomic(run.folder / "non_finite.json", dumped + "\n")
+                raise
             terms.see(losses)
             done = step + 1
             if step % cadence.log_every == 0 or done == stream.steps or step in probe_steps:
                 last = _row(losses, norm, trained, module)
                 if probe is not None and step in probe_steps:
-                    last |= probe(step)
+                    with alone():  # every rank looks at the same held-out images
+                        last |= probe(step)
                     module.train()
-                run.may_write()
-                metrics.append({"step": step, **last})
-            run.progress.update(done, stream.steps, last)
-            if stop.by or (time.monotonic() - saved_at > cadence.checkpoint_seconds and done < stream.steps):
-                state = {"stream": stream.state(), "last": last}
-                run.may_write()
-                checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
+                if is_writer():
+                    run.may_write()
+                    metrics.append({"step": step, **last})
+            if is_writer():
+                run.progress.update(done, stream.steps, last)
+            due = time.monotonic() - saved_at > cadence.checkpoint_seconds and done < stream.steps
+            heard = everyone([stop.by.name if stop.by else "", due], device)
+            asked = [f"{name}{f' on rank {r}' * (len(heard) > 1)}" for r, (name, _) in enumerate(heard) if name]
+            if asked or heard[0][1]:
+                if is_writer():
+                    state = {"stream": stream.state(), "last": last}
+                    run.may_write()
+                    checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
                 saved_at = time.monotonic()
-                if stop.by:
-                    raise Stopped(f"stopped by {stop.by.name} after step {done} of {stream.steps}")
+                if asked:
+                    raise Stopped(f"stopped by {' and '.join(asked)} after step {done} of {stream.steps}")
     return last
 
 
@@ -162,15 +189,32 @@ def _step(
     loss.backward()
     clip = math.inf if optimisation.clip_norm is None else optimisation.clip_norm
     parameters = [p for group in _groups(trained) for p in group["params"]]
+    gradients.average(parameters)
     norm = float(nn.utils.clip_grad_norm_(parameters, clip))
-    if not (math.isfinite(norm) and math.isfinite(loss.item())):
-        terms = ", ".join(f"{name} {value.item():.4g}" for name, value in means(losses).items())
-        who = ", ".join(getattr(batch, "doc_uid", ())[:4])
-        raise NonFiniteLoss(f"step {step}: loss {loss.item()}, gradient norm {norm} ({terms}); first documents: {who}")
+    finite = everyone(math.isfinite(norm) and math.isfinite(loss.item()), loss.device)
+    if not all(finite):
+        _refuse(losses, loss.item(), norm, batch, step)
     for optimizer in trained:
         optimizer.step()
     cast(Trainable, module).after_step()
     return losses, norm
+
+
+def _refuse(losses: Losses, loss: float, norm: float, batch: Any, step: int) -> NoReturn:
+    """Raises NonFiniteLoss on every rank, with what each of them held."""
+    found = {name: value.item() for name, value in means(losses).items()}
+    own = {name: term.mean().item() for name, term in losses.terms.items()}
+    documents = list(getattr(batch, "doc_uid", ()))
+    held = everyone({"loss": loss, "terms": own, "documents": documents}, next(iter(losses.terms.values())).sum.device)
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    first = ", ".join([uid for each in held for uid in each["documents"]][:4])
+    where = [str(r) for r, each in enumerate(held) if not math.isfinite(each["loss"])]
+    of = f" on rank {' and '.join(where)}" if where and len(held) > 1 else ""
+    raise NonFiniteLoss(
+        f"step {step}: loss {loss}{of}, gradient norm {norm} ({terms}); first documents: {first}; "
+        "all of them are in non_finite.json",
+        held,
+    )
 
 
 def _row(losses: Losses, norm: float, trained: Sequence[Optimizer], module: nn.Module) -> dict[str, float]:

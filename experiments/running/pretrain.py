@@ -13,6 +13,7 @@ from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec
 from experiments.running import checkpoint, cost
+from experiments.running.distributed.agree import is_writer
 from experiments.running.empty_terms import EmptyTerm
 from experiments.running.fit import Cadence, fit
 from experiments.running.outcome import Outcome, Owned
@@ -20,6 +21,7 @@ from experiments.running.probe import visual_use
 from experiments.running.training import device, groups_of, optimisation_of
 from experiments.running.world import Pretraining, save_encoder
 from objectives import registry as objectives
+from objectives.gather import alone
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     else:
         checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
     optimisation = optimisation_of(spec.optim)
-    with torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
+    # Each rank counts its own share: nothing is exchanged here.
+    with alone(), torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
         counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     probed = source.probe(PROBE_IMAGES)
     unavailable = {} if probed is not None else {"probe": source.why_no_probe()}
@@ -71,8 +74,9 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
             f"{error}: {spec.objective.name} reads {loader.corpus.name} as {layouts}; choose another corpus or layout, "
             f"or set the term's weight to 0"
         ) from None
-    run.may_write()
-    save_encoder(run.folder, objective.vision)
+    if is_writer():
+        run.may_write()
+        save_encoder(run.folder, objective.vision)
     return Outcome(
         metrics=last,
         unavailable=unavailable,

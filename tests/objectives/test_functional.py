@@ -403,6 +403,10 @@ def test_norm_ratio_compares_what_enters_the_language_model() -> None:
     assert diagnostics.norm_ratio(visual, words).item() == pytest.approx(3 / 0.5)
 
 
+def test_rankme_of_features_that_are_not_finite_is_nan_and_raises_nothing() -> None:
+    assert diagnostics.rankme(torch.tensor([[1.0, math.nan], [0.0, 1.0]])).isnan()
+
+
 def test_rankme_of_two_equal_directions_is_two() -> None:
     x = torch.zeros(10, 16)
     x[:5, 0], x[5:, 1] = 2.0, -2.0

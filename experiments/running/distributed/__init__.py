@@ -1,0 +1,1 @@
+"""One run in many processes: what its ranks share, average and agree on. With one process every function is idle."""

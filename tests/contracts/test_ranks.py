@@ -1,0 +1,50 @@
+"""What every registered objective owes data parallelism: any division of a batch over ranks gives the same gradients.
+
+A new file in objectives/ is picked up by itself (INV-D-1).
+"""
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers import batch_for
+from rank_steps import SHARES, Found, held, objective, share, step, wide
+from ranks import Ranks
+
+from objectives.registry import available
+
+NAMES = available()
+WITHIN = {torch.float32: 1e-5, torch.float64: 1e-10}  # absolute and relative
+
+
+@functools.cache
+def alone(name: str, dtype: torch.dtype) -> Found:
+    """The step of one process that holds all documents."""
+    of = objective(name, dtype)
+    return step(of, wide(batch_for(of, held(name)), dtype))
+
+
+@pytest.fixture(scope="module")
+def together(ranks: Ranks) -> Callable[[torch.dtype, int], list[dict[str, dict[str, Found]]]]:
+    """For a dtype and a number of ranks what each rank found, by objective and division."""
+    return functools.cache(lambda dtype, world: ranks(share, world, NAMES, dtype))
+
+
+@pytest.mark.parametrize("dtype", WITHIN, ids=["float32", "float64"])
+@pytest.mark.parametrize("division", SHARES)
+@pytest.mark.parametrize("name", NAMES)
+def test_inv_d_1_ranks_give_the_losses_and_gradients_of_one_process(
+    together: Callable[[torch.dtype, int], list[dict[str, dict[str, Found]]]],
+    name: str,
+    division: str,
+    dtype: torch.dtype,
+) -> None:
+    expected, close = alone(name, dtype), {"atol": WITHIN[dtype], "rtol": WITHIN[dtype]}
+    assert expected["loss"] > 0
+    for answer in together(dtype, len(SHARES[division])):
+        found = answer[name][division]
+        torch.testing.assert_close(found["loss"], expected["loss"], **close)
+        torch.testing.assert_close(found["means"], expected["means"], **close)
+        assert found["gradients"].keys() == expected["gradients"].keys()
+        torch.testing.assert_close(found["gradients"], expected["gradients"], **close)

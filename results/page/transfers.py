@@ -44,19 +44,17 @@ def protocols(filled: Filled) -> list[tuple[str, str]]:
 
 
 def transfers(filled: Filled) -> list[str]:
-    """The section of a page; nothing for a table whose every row reads cached features that lost nothing."""
+    """The section of a page; nothing for a table without a transfer."""
     records = dict(_runs(filled))
     left_out: dict[str, Counter[str]] = {}
-    special = False
     for record in records.values():
         spec = record.resolved
-        special = special or spec["mode"] == FULL or _pictures(spec) == "augmented"
         if record.coverage.get("skipped"):
             causes = {cause: n for cause, n in record.coverage.items() if cause not in COVERAGE_COUNTS}
             left_out[spec["task"]] = Counter(causes)
-    if not special and not left_out:
-        return []
     lines = [f"- {escape(task)}: {said}" for task, said in protocols(filled)]
+    if not lines:
+        return []
     for task, causes in sorted(left_out.items()):
         why = ", ".join(f"{escape(cause)} {count}" for cause, count in sorted(causes.items()))
         lines.append(f"- left out of the training set of {escape(task)}: {why}")
@@ -81,7 +79,8 @@ def _said(spec: Mapping[str, Any]) -> str:
         low, high = recipe["crop"]
         pictures = f"augmented pictures (crops of {low:g} to {high:g} of the area, mirrored {recipe['flip']:g}"
         pictures += f", RandAugment {recipe['rand_augment']:g})" if recipe.get("rand_augment") else ")"
-    numbers = listed(f"{name} {plain_value(recipe[name])}" for name in NUMBERS if recipe.get(name) is not None)
+    # 0 is off, and is not there in records from before there was a choice
+    numbers = listed(f"{name} {plain_value(recipe[name])}" for name in NUMBERS if recipe.get(name))
     said = f"{spec['mode']}, {pictures}, {numbers}"
     if spec["mode"] == FULL:
         encoder = listed(f"{name} {plain_value(recipe['vision'][name])}" for name in VISION)

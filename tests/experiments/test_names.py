@@ -1,4 +1,4 @@
-"""The committed Table 1 is planned under the names its runs have: nothing that was trained is asked for again."""
+"""Every committed table is planned under the names its runs have: nothing that was trained is asked for again."""
 
 import json
 import shutil
@@ -14,14 +14,15 @@ from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
 from experiments.running import hardware
 from experiments.sweep import main
-from experiments.tables import TABLE1
+from experiments.tables import get_table
 
 RESULTS = Path(__file__).parents[2] / "results"
-RECORDS = RESULTS / "records" / "table1.jsonl"
+TABLES = sorted(path.stem for path in (RESULTS / "records").glob("*.jsonl"))
 
 
-def committed() -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()]
+def committed(table: str) -> list[dict[str, Any]]:
+    text = (RESULTS / "records" / f"{table}.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
     return [line for line in lines if "spec" in line]
 
 
@@ -37,24 +38,34 @@ def digests(specs: list[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def test_the_committed_runs_are_the_planned_ones() -> None:
-    records = committed()
+@pytest.mark.parametrize("table", TABLES)
+def test_the_committed_runs_are_the_planned_ones(table: str) -> None:
+    records = committed(table)
     specs = [record["spec"] for record in records]
     (precision,) = {spec["optim"]["precision"] for spec in specs if spec.get("optim")}
     scale = get_scale("tiny")
     resolved = {"pretrain.optim.precision": precision, "text_lm.optim.precision": precision}
     config = apply(scale.config, resolved)
     seeds = sorted({spec["seed"] for spec in specs})
-    made = build_plan([TABLE1], seeds, scale, config, Suite(), digests(specs))
-    assert seeds == [0, 1, 2]
+    made = build_plan([get_table(table)], seeds, scale, config, Suite(), digests(specs))
+    assert len(seeds) >= 3
     assert {run.run_id for run in made.runs} == {record["run_id"] for record in records}
 
 
-def test_the_committed_table_is_what_collating_makes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new option stands in the recipe beside the table: `python -m experiments.sweep table1 --collate` writes it."""
+@pytest.mark.parametrize("table", TABLES)
+def test_the_committed_table_is_what_collating_makes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """A new option stands in the recipe beside the table: `python -m experiments.sweep TABLE --collate` writes it."""
     for folder in ("records", "tables"):
         shutil.copytree(RESULTS / folder, tmp_path / folder)
     monkeypatch.setattr(hardware, "best_precision", lambda: "fp32")  # on a machine of another kind too
-    assert main(["table1", "--collate", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
-    for path in sorted(tmp_path.glob("*/table1*")):
+    seed = str(committed(table)[0]["spec"]["seed"])
+    assert (
+        main(
+            [table, "--seeds", f"{seed}-{seed}", "--collate", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+        )
+        == 0
+    )
+    for path in sorted(tmp_path.glob(f"*/{table}.*")):
         assert path.read_bytes() == (RESULTS / path.relative_to(tmp_path)).read_bytes(), path.name

@@ -154,7 +154,7 @@ def sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(listing(plan, records))
         measured = [*records, *held.records_of(published)]
-        print(price(plan, measured, finished(scale.name, measured)))
+        print(price(plan, records, finished(scale.name, measured)))
         return EXIT_DONE
     began = time.monotonic()
     if options.migrate:

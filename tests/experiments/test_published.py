@@ -143,3 +143,13 @@ def test_names_of_an_older_version_are_refused_until_they_are_migrated(
     assert "under the names of an older version" in capsys.readouterr().err
     assert sweep.main(arguments(tmp_path, "--migrate")) == EXIT_DONE
     assert files(tmp_path / "out") == before
+
+
+def test_a_dry_run_prices_what_would_run_also_where_the_table_is_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(tmp_path, 1)
+    runs = len(plan(tmp_path, 1).runs)
+    assert sweep.main([*arguments(tmp_path), "--dry-run"]) == EXIT_DONE
+    said = capsys.readouterr().out
+    assert f"{runs} runs: {runs} to run" in said and f"price of {runs} runs, 0 reused" in said

@@ -120,39 +120,6 @@ def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On) -> None:
     assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
 
 
-def is_told(pid: int) -> bool:
-    """Whether a process that stands still has been sent SIGUSR2."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
-    return any(mask & 1 << (signal.SIGUSR2 - 1) for mask in pending)
-
-
-def test_time_that_is_up_costs_nothing_and_a_step_that_is_too_long_is_a_reason(on: On, reference: Sweep) -> None:
-    """The limit is SLURM's own; two runs are made to stand still until it comes, as in very long steps.
-
-    CLIP wakes in time, saves and is requeued. LCL does not: SLURM kills it, and requeues nobody whose time is up.
-    """
-    sweep = on()
-    sweep.submit("--set", "slurm.time=2", "--set", "slurm.signal_seconds=20", rows=("clip", "lcl"))
-    late = sweep.training("pretrain-lcl")
-    os.kill(late.pid, signal.SIGSTOP)
-    first = sweep.training("pretrain-clip")
-    os.kill(first.pid, signal.SIGSTOP)
-    wait_for(lambda: is_told(first.pid))
-    os.kill(first.pid, signal.SIGCONT)
-    sweep.over()
-    *_, stopped, done = sweep.attempts("pretrain-clip")
-    assert re.match("stopped by SIGUSR2 after step", stopped.reason) and done.ended == "done"
-    assert done.job == stopped.job and 0 < done.from_step < 60
-    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
-    for said in (sweep.reason("pretrain-lcl"), sweep.tables()["table1.md"].decode()):
-        assert f"(job {late.job}) ended without a record at step" in said
-    assert "4 runs submitted" in sweep.submit(rows=("clip", "lcl"))
-    sweep.over()
-    assert sweep.trained("pretrain-lcl") == reference.trained("pretrain-lcl")
-    assert set(sweep.statuses().values()) == {Status.DONE}
-
-
 def test_a_run_that_never_gets_anywhere_is_not_requeued_for_ever(on: On) -> None:
     sweep = on()
     sweep.submit("--set", "slurm.attempts=2")

@@ -282,9 +282,10 @@ def test_a_mistake_in_a_corpus_is_told_with_the_place_it_was_made_at() -> None:
 
 
 PARENT = """
-    import os, sys, time
+    import os, signal, sys, time
     from pathlib import Path
     from test_workers import load, readers_of
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
     batches = load(Path(sys.argv[1]), workers=2, total_images=10**6).batches()
     next(batches)
     print(*readers_of(os.getpid()), flush=True)

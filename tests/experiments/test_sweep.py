@@ -118,7 +118,7 @@ WRONG_KIND = {
     "mmc4": ("imagenet", "data set with splits"),
     "laion": ("coco", "is no corpus"),
     "coco": ("mmc4", "dataset_coco.json"),
-    "imagenet": ("laion", "train is not a folder"),
+    "imagenet": ("laion", "(train|val) is not a folder"),
     "nocaps": ("coco", "nocaps_val"),
     "retrieval_train": ("imagenet", "holds no .tar files"),
 }

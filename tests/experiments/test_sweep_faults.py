@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -192,33 +191,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here; root can")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_disk_that_is_full_when_a_run_is_saved_costs_that_save_only(small_disk: Path, corpus: Path) -> None:
-    runs = with_corpus(small_disk / "runs", corpus)
-
-    def stopped_in_its_steps(attempt: int) -> tuple[Path, str]:
-        process = start(runs, *LONG, "--only", "clip")
-        wait_for(lambda: any(runs.glob(f"pretrain-clip-*/attempts/{attempt:04d}.json")))
-        (folder,) = (path.parent for path in runs.glob("pretrain-clip-*/spec.json"))
-        here = f'"pid": {worker(folder)},'
-        wait_for(lambda: here in (said := (folder / "progress.json").read_text()) and '"step"' in said)
-        process.send_signal(signal.SIGINT)
-        return folder, process.communicate(timeout=240)[1]
-
-    folder, _ = stopped_in_its_steps(1)
-    saved = {path: path.read_bytes() for path in folder.glob("checkpoint/*/*")}
-    assert saved
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**19))
-    _, err = stopped_in_its_steps(2)
-    assert "Traceback" not in err, err
-    reason = record.read(folder / "record.json").reason
-    assert "the checkpoint of step" in reason and "No space left" in reason, reason
-    assert saved == {path: path.read_bytes() for path in folder.glob("checkpoint/*/*")}
-    filler.unlink()
-    stopped_in_its_steps(3)
-    assert (
-        attempts.every(folder)[2].from_step
-        == json.loads(next(p for p in saved if p.name == "state.json").read_text())["step"]
-    )

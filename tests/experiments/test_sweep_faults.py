@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -179,15 +177,3 @@ def test_a_folder_that_may_not_be_written_is_one_line_and_nothing_starts(tmp_pat
     assert process.returncode == EXIT_FAILED and "Traceback" not in err, err
     assert f"error: Permission denied ({runs}" in err and "or choose another place with --runs" in err
     assert not list(runs.glob("*/spec.json"))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, which can be filled."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here; root can")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)

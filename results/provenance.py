@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 PACKAGES = ("torch", "transformers", "timm", "open_clip_torch", "numpy", "pandas", "tokenizers")
 
+PRINTED = (":(exclude)results/tables", ":(exclude)results/records")  # as git's pathspecs
+
 
 class Revision(NamedTuple):
     """A commit and whether the files differed from it."""
@@ -19,10 +21,13 @@ class Revision(NamedTuple):
 
 
 def revision(root: Path) -> Revision:
-    """The commit checked out at `root`; dirty when a tracked file was edited or an untracked one is not ignored."""
+    """The commit checked out at `root`; dirty when a tracked file was edited or an untracked one is not ignored.
+
+    Tables and records are no code: a sweep that printed one leaves the next run as clean as it was.
+    """
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return Revision(commit, bool(_git(root, "status", "--porcelain")))
+        return Revision(commit, bool(_git(root, "status", "--porcelain", "--", ".", *PRINTED)))
     except (OSError, subprocess.CalledProcessError):  # no git, no repository, or no commit yet
         return Revision("unknown", True)
 

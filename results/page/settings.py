@@ -14,6 +14,7 @@ from results.page.words import listed, times
 from results.schema import Kind, Row, RunRecord, Slot, Status
 
 PRETRAIN = Kind.PRETRAIN.value
+AUGMENTED = ("classify",)  # tasks in which the paper augments pictures (A.2)
 OBJECTIVE, MODEL = "objective.config.", "model."
 
 
@@ -60,7 +61,7 @@ def recipe(filled: Filled) -> list[str]:
         groups.items(), key=lambda each: (each[0][0] != PRETRAIN, each[0][0], each[0][1] != "stated in the paper")
     )
     lines = [f"- {escape(stage)}, {said}: {'; '.join(parts)}" for (stage, said), parts in ordered]
-    return [title, "", about, "", *sizes, *lines, *_own_settings(filled)]
+    return [title, "", about, "", *sizes, *lines, *_cached(filled), *_own_settings(filled)]
 
 
 def _sizes(found: Mapping[Change, Sequence[str]]) -> tuple[list[str], dict[Change, Sequence[str]]]:
@@ -88,6 +89,17 @@ def _compared(filled: Filled) -> dict[str, set[str]]:
         if slot.stage in filled.publication.references.get(slot.row, {}) and record.spec.get("objective", ABSENT):
             rows[slot.stage].add(slot.row)
     return rows
+
+
+def _cached(filled: Filled) -> list[str]:
+    """Tasks whose pictures were seen as they are though the paper augments them; before there was a choice all were."""
+    tasks = sorted({slot.stage for slot, record in finished(filled) if _saw_cached(slot, record)})
+    return [f"- {escape(task)}: cached features of pictures as they are; the paper augments them" for task in tasks]
+
+
+def _saw_cached(slot: Slot, record: RunRecord) -> bool:
+    recipe = record.resolved.get("recipe")
+    return slot.stage in AUGMENTED and recipe is not None and recipe.get("pictures", "cached") == "cached"
 
 
 def _own_settings(filled: Filled) -> list[str]:

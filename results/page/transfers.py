@@ -44,17 +44,19 @@ def protocols(filled: Filled) -> list[tuple[str, str]]:
 
 
 def transfers(filled: Filled) -> list[str]:
-    """The section of a page; nothing for a table without a transfer."""
+    """The section of a page; nothing for a table whose every row reads cached features that lost nothing."""
     records = dict(_runs(filled))
     left_out: dict[str, Counter[str]] = {}
+    special = False
     for record in records.values():
         spec = record.resolved
+        special = special or spec["mode"] == FULL or _pictures(spec) == "augmented"
         if record.coverage.get("skipped"):
             causes = {cause: n for cause, n in record.coverage.items() if cause not in COVERAGE_COUNTS}
             left_out[spec["task"]] = Counter(causes)
-    lines = [f"- {escape(task)}: {said}" for task, said in protocols(filled)]
-    if not lines:
+    if not special and not left_out:
         return []
+    lines = [f"- {escape(task)}: {said}" for task, said in protocols(filled)]
     for task, causes in sorted(left_out.items()):
         why = ", ".join(f"{escape(cause)} {count}" for cause, count in sorted(causes.items()))
         lines.append(f"- left out of the training set of {escape(task)}: {why}")

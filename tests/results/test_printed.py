@@ -186,6 +186,9 @@ def test_columns_that_are_not_the_papers_stand_with_the_diagnostics() -> None:
     assert "pattern acc@1 (IN-1k analogue)" in section(text, COST).split("| CLIP")[0]
 
 
+CACHED = "- classify: cached features of pictures as they are; the paper augments them"
+
+
 def test_the_recipe_section_is_the_difference_of_the_specs() -> None:
     made = publication(FULL)
     references = {
@@ -197,7 +200,18 @@ def test_the_recipe_section_is_the_difference_of_the_specs() -> None:
     assert changed(made) == [
         "- pretrain, stated in the paper: images 2,048,000,000 → 1,000",
         "- pretrain, the suite's choice: optim.lr 0.5 → 0.001 (Emu)",
+        CACHED,
     ]
+    augmented = {
+        key: replace(
+            each, spec={**each.spec, "recipe": {**each.spec["recipe"], "pictures": "augmented", "crop": [0, 1]}}
+        )
+        for key, each in made.records.items()
+        if "recipe" in each.spec
+    }
+    for each in augmented.values():
+        each.spec["recipe"]["flip"] = 0.5
+    assert CACHED not in changed(replace(made, records={**made.records, **augmented}))
 
 
 def test_sizes_are_one_line_and_options_of_an_objective_stand_under_its_name() -> None:

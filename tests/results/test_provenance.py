@@ -24,6 +24,10 @@ def test_a_revision_is_dirty_from_the_first_change(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "record.json").touch()
     assert revision(tmp_path) == clean  # ignored files change nothing
+    for folder in ("tables", "records"):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+        (tmp_path / "results" / folder / "table1").touch()
+    assert revision(tmp_path) == clean  # nor does what a sweep prints
     (tmp_path / "new.py").touch()
     assert revision(tmp_path) == (clean[0], True)
 

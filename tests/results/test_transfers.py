@@ -89,6 +89,6 @@ def test_a_length_in_steps_and_randaugment_are_printed_where_they_are_used() -> 
     )
 
 
-def test_frozen_rows_alone_stand_in_one_table_and_the_page_says_that_their_features_were_cached() -> None:
+def test_a_table_of_cached_rows_alone_is_printed_as_before() -> None:
     page = render(TABLE, publication(SCORES))
-    assert "features that were computed once cannot be augmented" in page and "# Frozen transfer" not in page
+    assert "How encoders were transferred" not in page and "# Frozen transfer" not in page

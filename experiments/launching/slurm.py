@@ -64,7 +64,8 @@ class _Submitter:
     def submit(self, runs: Sequence[PlannedRun]) -> None:
         """Submit what is not under way, stage by stage, and the writing of the tables after all of it."""
         seen = {run.run_id: look(self._run(run.run_id), self.jobs) for run in runs}
-        missing = {run_id for run_id, each in seen.items() if each.state not in UNDER_WAY}
+        # Done since the plan was made, too: a child that waits for it still does.
+        missing = {run_id for run_id, each in seen.items() if each.state not in (*UNDER_WAY, "done")}
         for run in runs:
             queued = seen[run.run_id].queued
             if queued is None or queued.state != "PENDING":
@@ -85,7 +86,7 @@ class _Submitter:
                 self._submit(stage, tasks, [self._run(run.run_id) for run in chunk], self._arrays(needed))
         self._submit_collate([run.run_id for run in runs], bool(missing))
         said = f"{len(missing)} runs submitted" if missing else "nothing submitted"
-        others = f", {len(runs) - len(missing)} were under way" if len(missing) < len(runs) else ""
+        others = f", {len(runs) - len(missing)} were under way or done" if len(missing) < len(runs) else ""
         print(f"{said}{others}; python -m experiments.status {self.machine.sweeps[0]}", file=sys.stderr)
 
     def _submit_collate(self, run_ids: Sequence[str], new: bool) -> None:

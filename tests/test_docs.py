@@ -33,6 +33,7 @@ from data.convert import __main__ as convert
 from data.corpora import open_corpus
 from data.document import RawDocument
 from data.images import open_image
+from data.toyworld import __main__ as toyworld
 from experiments import cancel, conversations, evaluate, score, status, sweep, tables
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.place import Place
@@ -227,6 +228,8 @@ def run(words: Sequence[str]) -> str:
             return "" if asked in BENCHMARKS else f"no benchmark {asked}."
         case ["python", "-m", "experiments.conversations", *rest]:
             return "" if conversations.parser().parse_args(rest).file else "no file."
+        case ["python", "-m", "data.toyworld", *rest]:
+            return "" if toyworld.parser().parse_args(rest).folder else "no folder."
         case ["python", "-m", "data.convert", *rest]:
             code = convert.main(rest)
         case ["python", "-m", "data.audit", *rest]:

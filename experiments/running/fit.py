@@ -133,6 +133,7 @@ def fit(
         logger.info("continuing %s from step %d of %d", run.folder.name, start, stream.steps)
     metrics = MetricsFile(run.folder / "metrics.jsonl", keep_below=start)
     last: dict[str, float] = dict(found.state["last"]) if found is not None else {}
+    del found  # its tensors are files that would stay on the disk, dropped or not
     probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
     module.train()
     terms = TermItems(start, stream.steps)

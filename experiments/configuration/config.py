@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.slurm import SlurmConfig
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -206,6 +207,7 @@ class RunConfig:
     full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the same, in rows of full transfer only
     # Of the heads and the order of transfer in every row; none: the seed of the row's pre-training.
     transfer_seed: int | None = None
+    distributed: DistributedConfig = DistributedConfig()
     slurm: SlurmConfig = SlurmConfig()
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from experiments.configuration.config import OptimConfig, Precision
+from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.typed import from_plain
 from results.canonical import merge, plain, run_id, split
 from results.record import write_atomic
@@ -192,6 +193,11 @@ def written(spec: Spec, typed: Mapping[str, Any]) -> Written:
     """A spec in its two parts. typed: the dataclasses behind its plain mappings, by dotted key."""
     hashed, defaults = split({"kind": spec.kind.value, **{f.name: getattr(spec, f.name) for f in fields(spec)}}, typed)
     return Written(hashed, defaults)
+
+
+def ranks(spec: Spec, asked: DistributedConfig) -> int:
+    """Processes that do a run: a pre-training is shared by as many as asked for, everything else is done by one."""
+    return asked.ranks if isinstance(spec, PretrainSpec) and spec.images else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import torch
 from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import Size
 from data.images import ImageTransform
+from data.loading.ranks import whole
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec
@@ -21,7 +22,6 @@ from experiments.running.probe import visual_use
 from experiments.running.training import device, groups_of, optimisation_of
 from experiments.running.world import Pretraining, save_encoder
 from objectives import registry as objectives
-from objectives.gather import alone
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     found = checkpoint.newest(run.folder / "checkpoint")
     if found is None:
         run.progress.write(note="preparing")
-        objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
+        with whole():  # what is fitted does not depend on the number of ranks
+            objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
     else:
         checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
     optimisation = optimisation_of(spec.optim)
-    # Each rank counts its own share: nothing is exchanged here.
-    with alone(), torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
+    with torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
         counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
     probed = source.probe(PROBE_IMAGES)
     unavailable = {} if probed is not None else {"probe": source.why_no_probe()}

@@ -1,6 +1,7 @@
 """One pass over a corpus: every document read, every image a run would choose decoded, everything counted."""
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.document import Bad, Cause, Corpus, ImageRef, RawDocument
+from data.audit.windows import Windows
+from data.document import Bad, Cause, Corpus, ImageRef, RawDocument, Text
 from data.errors import BadImage
 from data.images import open_image
-from data.loading.select import Prepared, Rules, place, prepare, truncate
+from data.loading.select import Prepared, Rules, Sample, build, place, prepare, truncate
 from data.tokenizer import Tokenizer
 
 EXAMPLES = 3  # kept per cause
@@ -30,7 +32,8 @@ class Survey:
     images_used: int = 0
     tokens: list[int] = field(default_factory=list)  # of text
     images: list[int] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)  # tokens of the row, images included
+    rows: list[int] = field(default_factory=list)  # tokens of its row, images included; not of a corpus in windows
+    windows: Windows | None = None  # of a corpus that is read in them
     causes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     shards: Counter[str] = field(default_factory=Counter)  # broken documents by shard
@@ -97,6 +100,7 @@ def survey(
     *,
     patches: int,
     seq_len: int,
+    windows: Windows | None,
     against: Mapping[str, Pictures],
 ) -> Survey:
     """Read the entries of a corpus as a run of seed 0 reads them in its first epoch.
@@ -108,9 +112,11 @@ def survey(
         tokenizer: counts the text.
         patches: positions of an image in a row, less its two markers.
         seq_len: longest row.
+        windows: counts the rows where documents are not cut at the end of a row but follow one another.
         against: evaluation sets by name.
     """
-    found = Survey(overlap={name: [] for name in against})
+    found = Survey(windows=windows, overlap={name: [] for name in against})
+    longest = seq_len if windows is None else sys.maxsize
     seen_images: set[bytes] = set()
     seen_texts: set[int] = set()
     for at in entries:
@@ -118,7 +124,7 @@ def survey(
         if isinstance(raw, RawDocument):
             found.images_named += len(raw.images)
         prepared = raw if isinstance(raw, Bad) else prepare(raw, rules, tokenizer, 0)
-        outcome = prepared if isinstance(prepared, Bad) else _read(prepared, rules, patches, seq_len, found)
+        outcome = prepared if isinstance(prepared, Bad) else _read(prepared, rules, patches, longest, found)
         if isinstance(outcome, Bad):
             found.note(outcome)
             found.documents += outcome.lost
@@ -126,15 +132,19 @@ def survey(
                 found.shards[outcome.doc_id.rpartition("/")[0]] += outcome.lost
             continue
         assert isinstance(prepared, Prepared)
-        lengths, pictures = outcome
+        document, pictures = outcome
+        tokens = sum(len(part.ids) for part in document.segments if isinstance(part, Text))
         found.documents += 1
         found.used += 1
         found.same_text += prepared.caption_hash in seen_texts
         seen_texts.add(prepared.caption_hash)
         found.images_used += len(pictures)
         found.images.append(len(pictures))
-        found.tokens.append(sum(lengths))
-        found.rows.append(sum(lengths) + len(pictures) * (patches + 2) + 2)
+        found.tokens.append(tokens)
+        if windows is None:
+            found.rows.append(tokens + len(pictures) * (patches + 2) + 2)
+        else:
+            windows.add(document)
         for ref, data, picture in pictures:
             digest = hashlib.sha1(data).digest()
             found.duplicates += digest in seen_images
@@ -142,13 +152,15 @@ def survey(
             for name, known in against.items():
                 if (twin := known.twin(picture)) is not None:
                     found.overlap[name].append(f"{prepared.uid} {ref.name}: {twin}")
+    if windows is not None:
+        windows.finish()
     return found
 
 
 def _read(
     prepared: Prepared, rules: Rules, patches: int, seq_len: int, found: Survey
-) -> tuple[list[int], list[tuple[ImageRef, bytes, Image.Image]]] | Bad:
-    """Lengths of the texts and the pictures that a row would hold."""
+) -> tuple[Sample, list[tuple[ImageRef, bytes, Image.Image]]] | Bad:
+    """The document as a row of `seq_len` would hold it, and its pictures."""
     for bad in prepared.removed:
         found.note(bad)
     lengths = [len(text.ids) for text in prepared.texts]
@@ -178,10 +190,7 @@ def _read(
     if not held:
         cause = Cause.NO_IMAGE_LEFT if gone else Cause.NOT_CHOSEN
         return Bad(prepared.uid, cause, f"no image within {seq_len} tokens; {gone} could not be used")
-    texts = [lengths[code] for code in kept if code >= 0]
-    if cut is not None:
-        texts[-1] = cut
-    return texts, held
+    return build(prepared, kept, cut), held
 
 
 def packed(rows: Sequence[int], seq_len: int) -> float:

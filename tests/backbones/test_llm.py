@@ -51,6 +51,16 @@ def test_a_model_whose_logits_are_no_linear_map_of_its_states_is_refused() -> No
         CausalLM(scaled)
 
 
+def test_a_model_that_remembers_in_its_own_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def anew(b: int, t: int, before: int, device: torch.device) -> masks.Following:
+        return following(b, t, before, device)._replace(positions=torch.arange(t).expand(b, -1))
+
+    following = masks.following
+    monkeypatch.setattr(masks, "following", anew)  # as a model that counts every part from its beginning
+    with pytest.raises(ValueError, match="a LlamaForCausalLM gives other states when it reads a text in two parts"):
+        CausalLM(LlamaForCausalLM(LlamaConfig(**SHAPE)))
+
+
 def test_text_gives_no_special_token_and_comes_back() -> None:
     found = LlmTokenizer(tokenizer())
     text = f"a red square{END} on green"

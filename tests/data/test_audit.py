@@ -1,5 +1,6 @@
 """The audit counts what a run would find, and says where; every number is checked against one counted by hand."""
 
+import hashlib
 import io
 import json
 import os
@@ -7,11 +8,22 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from data.audit.__main__ import main
-from data.audit.survey import Pictures, packed
+from data.audit.survey import Pictures, packed, survey
+from data.audit.windows import Windows
+from data.batch import Layout
+from data.corpora import open_corpus
+from data.images import ImageTransform
+from data.loading.loader import Loader
+from data.loading.select import Rules
+from data.loading.windows import Filling
+from data.obelics import SCHEMA
+from data.tokenizer import Tokenizer
 
 
 def photo(seed: int, size: int = 64) -> Image.Image:
@@ -100,6 +112,9 @@ def test_pairs_are_audited_too_and_shards_can_be_a_few(tmp_path):
                     info.size = len(data)
                     archive.addfile(info, io.BytesIO(data))
     assert audit(tmp_path, folder)["documents"]["used"] == 12
+    padding = audit(tmp_path, folder, "--patches", 4, "--text-len", 12)["not_padding"]
+    said = audit(tmp_path, folder, "--patches", 4, "--text-len", 52)  # a pair's row is as long as its caption may be
+    assert padding["one_document_a_row"] == pytest.approx(3 * said["not_padding"]["one_document_a_row"], rel=1e-3)
     said = audit(tmp_path, folder, "--shards", 2)
     assert said["documents"]["used"] == said["images"]["used"] == 6
     assert said["documents"]["same_text_as_one_before"] == 5
@@ -144,3 +159,54 @@ def test_a_cut_shard_counts_for_what_it_held_in_the_audit(corpus, tmp_path):
     path = corpus / "docs_shard_1.jsonl"
     os.truncate(path, path.stat().st_size // 2)
     assert audit(tmp_path, corpus)["documents"]["looked_at"] == 9
+
+
+@pytest.fixture
+def obelics(tmp_path: Path) -> Path:
+    """30 equal pages of two images, so that windows do not depend on the order in which a run reads them."""
+    folder = tmp_path / "obelics"
+    url, other = "http://a.invalid/0.png", "http://a.invalid/gone.png"
+    row = {"images": [None, url, None, other, url], "texts": ["A boat with oars." * 3, None, "A sail.", None, None]}
+    parquet.write_table(pa.Table.from_pylist([row] * 30, SCHEMA), _made(folder) / "train-00000-of-00001.parquet")
+    (_made(folder / "images") / hashlib.sha1(url.encode()).hexdigest()).write_bytes(encoded(photo(0)))
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_the_windows_of_an_audit_are_those_of_a_run(obelics):
+    corpus, tokenizer, rules = open_corpus(obelics), Tokenizer.train_bpe([], 256), Rules(sim_threshold=None)
+    lengths = {"patches": 4, "seq_len": 48}
+    windows = Windows(**lengths, images_per_step=9)
+    survey(corpus, range(len(corpus)), rules, tokenizer, **lengths, windows=windows, against={})
+    layouts, budget = (Layout.INTERLEAVED,), {"images_per_step": 9, "total_images": 60, "seed": 0}
+    loader = Loader(
+        corpus, tokenizer, ImageTransform(8), layouts=layouts, slots=4, **lengths, **budget, rules=rules,
+        filling=Filling.WINDOWS,
+    )  # fmt: skip
+    tokens, images, documents = [], [], []
+    for batch in loader.batches():
+        rows = batch[Layout.INTERLEAVED]
+        tokens += rows.attn_mask.sum(1).tolist()
+        images += rows.img_row.bincount(minlength=len(rows.input_ids)).tolist()
+        documents += (rows.doc_id.amax(1) + 1).tolist()
+    assert (windows.tokens, windows.images, windows.documents) == (tokens, images, documents)
+    assert len(tokens) > 30 and 0 in images
+
+
+def test_documents_and_windows_of_obelics_are_both_named(obelics, tmp_path, capsys):
+    said = audit(tmp_path, obelics, "--seq-len", 48, "--patches", 4, "--picture", tmp_path / "a.png")
+    assert said["documents"]["used"] == 30 and said["images"] == {"named": 90, "used": 60, "exact_duplicates": 59}
+    windows, page = said["windows"], capsys.readouterr().out
+    assert set(said["per_document"]) == {"images", "text_tokens"} and windows["count"] > 20
+    assert said["not_padding"]["one_document_a_row"] is None and 0.5 < said["not_padding"]["windows"] < 1
+    assert f"windows {windows['count']:>19,}  rows of a run; {windows['without_image']} hold no image" in page
+    assert "a window (median" in page and "of a window" in page
+
+
+def test_rows_too_short_for_an_image_are_refused(obelics, capsys):
+    assert main([str(obelics), "--seq-len", "100"]) == 2
+    assert "--patches 196 with its markers needs 200 tokens, and a row has --seq-len 100" in capsys.readouterr().err

@@ -161,9 +161,12 @@ class PretrainConfig:
 
     images: int  # seen in all, repeats included
     images_per_step: int  # the batch
+    micro_batch: int | None = None  # documents of a rank computed at once, to save memory; none: its share of a step
     optim: OptimRecipe
 
     def __post_init__(self) -> None:
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch is a number of documents, at least 1, or none, got {self.micro_batch}")
         if self.images < 1 or self.images_per_step < 1:
             raise ValueError(
                 f"images and images_per_step must be at least 1, got {self.images}, {self.images_per_step}"

@@ -207,6 +207,7 @@ class Resolver:
             images=budget.images,
             images_per_step=budget.images_per_step,
             optim=resolve_optim(budget.optim, getattr(budget.optim.lr, corpus.rate), steps),
+            micro_batch=budget.micro_batch,
             seed=seed,
             inputs=self._inputs({**sources, "tokenizer": "tokenizer"}, config.data),
         )

@@ -1,13 +1,15 @@
 """Pre-training: from the initial weights every row of a seed shares to an encoder."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
 from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import Size
+from data.batch import Batch
+from data.block import blocks_of
 from data.images import ImageTransform
 from data.loading.ranks import whole
 from experiments.configuration.place import Place
@@ -51,7 +53,7 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
         checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
     optimisation = optimisation_of(spec.optim)
     with torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
-        counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
+        counted = cost.measure(objective, _parts(_first(source.loader(), cost.STEPS), spec.micro_batch), spec.seed)
     probed = source.probe(PROBE_IMAGES)
     unavailable = {} if probed is not None else {"probe": source.why_no_probe()}
     for reason in unavailable.values():
@@ -67,6 +69,7 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     try:
         last = fit(
             objective, loader, groups, optimisation, run=run, seed=spec.seed, probe=probe, cadence=Cadence(),
+            micro_batch=spec.micro_batch,
         )  # fmt: skip
     except EmptyTerm as error:
         layouts = " and ".join(layout.value for layout in cls.layouts_for(config)) or "images only"
@@ -87,6 +90,12 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
         data_digest=loader.corpus.digest,
         coverage=dict(loader.coverage),
     )
+
+
+def _parts(batches: Iterable[Batch], micro_batch: int | None) -> Iterator[Batch]:
+    """As much of each batch as is computed at once."""
+    for batch in batches:
+        yield batch if micro_batch is None else next(blocks_of(batch, micro_batch))
 
 
 def _first(loader: Any, count: int) -> Iterator[Any]:

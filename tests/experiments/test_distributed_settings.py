@@ -28,6 +28,16 @@ def test_names_do_not_know_how_many_processes_do_a_run() -> None:
     assert [run.run_id for run in one.runs] == [run.run_id for run in two.runs]
 
 
+def test_nor_how_many_documents_are_computed_at_once() -> None:
+    before, after = plan(TABLE1), plan(TABLE1, "pretrain.micro_batch=8")
+    assert [run.run_id for run in before.runs] == [run.run_id for run in after.runs]
+    of = {run.run_id: run.written for run in after.runs if run.kind is Kind.PRETRAIN and "initial" not in run.run_id}
+    assert all(written.whole.micro_batch == 8 and "micro_batch" not in written.spec for written in of.values())
+    assert all("micro_batch" not in run.written.defaults for run in before.runs)
+    with pytest.raises(ConfigError, match="micro_batch is a number of documents, at least 1, or none, got 0"):
+        plan(TABLE1, "pretrain.micro_batch=0")
+
+
 def test_only_what_pre_trains_is_shared() -> None:
     shared = {run.kind for run in plan(TABLE1).runs if ranks(run.spec, DistributedConfig(ranks=4)) == 4}
     assert shared == {Kind.PRETRAIN}

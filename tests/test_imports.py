@@ -34,6 +34,7 @@ DATA_ROOMS = {
     "convert": ("loading", "readers"),
     "toyworld": (),
     "audit": ("loading",),
+    "dialogue": (),
 }
 # What results may use: numpy resamples test items, pandas makes the long form, jinja2 writes HTML and LaTeX, scipy and
 # statsmodels test.

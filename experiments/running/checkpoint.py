@@ -108,7 +108,8 @@ def restore(checkpoint: Checkpoint, module: nn.Module, trained: Sequence[Optimiz
         prefix = f"optimizer.{names[id(parameter)]}."
         moments = {k.removeprefix(prefix): t for k, t in checkpoint.tensors.items() if k.startswith(prefix)}
         if moments:  # a parameter that never got a gradient has none
-            moved = {k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()}
+            # Copied: what was loaded is the file itself, whose disk space is free only when nothing holds it any more.
+            moved = {k: t.to("cpu" if k == "step" else parameter.device, copy=True) for k, t in moments.items()}
             optimizer.state[parameter] = moved
 
 

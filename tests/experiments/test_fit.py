@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -320,6 +321,44 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     kept = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())
     assert kept == ["step-000000004", "step-000000005"]  # and no part that fills the disk
     assert same(train(tmp_path), uninterrupted[0])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB, which can be filled."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a failed test may still hold its files
+
+
+class Wide(Small):
+    """With checkpoints of a MiB: the small disk holds three of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("ballast", torch.arange(2**18, dtype=torch.float32))
+
+
+def test_on_a_disk_that_is_really_full_the_run_says_so_and_goes_on_where_it_was_saved(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    expected = train(tmp_path / "roomy", module=Wide())
+    folder = small_disk / "run"
+    with pytest.raises(Stopped):
+        train(folder, Numbered(stopped_at(4)), module=Wide())
+    saved = {path: path.read_bytes() for path in folder.glob("checkpoint/*/*")}
+    assert {path.parent.name for path in saved} == {"step-000000004", "step-000000005"}
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**19))
+    with pytest.raises(OSError, match=r"the checkpoint of step 6 cannot be written to .*No space left on device"):
+        train(folder, module=Wide())
+    assert saved == {path: path.read_bytes() for path in folder.glob("checkpoint/**/*") if path.is_file()}
+    filler.unlink()
+    assert same(train(folder, module=Wide()), expected)
 
 
 @pytest.mark.slow

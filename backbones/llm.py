@@ -60,6 +60,11 @@ class LlmTokenizer:
         ids: list[int] = self._core.encode(text, add_special_tokens=False).ids
         return ids
 
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """`encode`, each id with the characters [start, end) that it covers."""
+        found = self._core.encode(text, add_special_tokens=False)
+        return [(token, start, end) for token, (start, end) in zip(found.ids, found.offsets, strict=True)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special ones are left out."""
         text: str = self._core.decode(list(ids), skip_special_tokens=True)
@@ -158,6 +163,15 @@ def check_llm(source: str) -> None:
     config = _config(source)
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"data.llm: {source!r} is a {config.model_type}, which writes no text; name a causal model")
+
+
+def load_tokenizer(source: str) -> LlmTokenizer:
+    """The tokenizer alone; no weights are read. Raises ValueError as `check_llm` does."""
+    check_llm(source)
+    path = Path(source)
+    if path.suffix == GGUF:
+        return LlmTokenizer(AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True))
+    return LlmTokenizer(AutoTokenizer.from_pretrained(source, local_files_only=True))
 
 
 def load_llm(source: str, kept: Path) -> Llm:

@@ -92,6 +92,11 @@ class Tokenizer:
         """Ordinary ids of a text, without BOS or EOS; never a special id, whatever the text says."""
         return self._core.encode(text, add_special_tokens=False).ids
 
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """`encode`, each id with the characters [start, end) that it covers, in part where a character has several."""
+        found = self._core.encode(text, add_special_tokens=False)
+        return [(token, start, end) for token, (start, end) in zip(found.ids, found.offsets, strict=True)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special ids and rows without a token are left out, broken UTF-8 becomes U+FFFD."""
         known = [token for token in ids if token not in self.special.ids and self._core.id_to_token(token) is not None]

@@ -33,7 +33,8 @@ from data.convert import __main__ as convert
 from data.corpora import open_corpus
 from data.document import RawDocument
 from data.images import open_image
-from experiments import cancel, evaluate, status, sweep, tables
+from data.toyworld import __main__ as toyworld
+from experiments import cancel, conversations, evaluate, questions, score, status, sweep, tables
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
@@ -45,6 +46,7 @@ from experiments.tables import get_table
 from objectives import registry
 from objectives.functional import total
 from results.schema import Row
+from transfer.dialogue.scoring.registry import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".", "docs", "docs/decisions", "results", "results/paper", "results/tables", "tests")
@@ -221,6 +223,14 @@ def run(words: Sequence[str]) -> str:
             options = evaluate.parser().parse_args(rest)
             known, asked = set(TASKS), set(options.tasks.split(","))
             return "" if asked <= known else f"no tasks {', '.join(sorted(asked - known))}."
+        case ["python", "-m", ("experiments.score" | "experiments.questions") as module, *rest]:
+            of = {"experiments.score": score, "experiments.questions": questions}[module]
+            asked = of.parser().parse_args(rest).benchmark
+            return "" if asked in BENCHMARKS else f"no benchmark {asked}."
+        case ["python", "-m", "experiments.conversations", *rest]:
+            return "" if conversations.parser().parse_args(rest).file else "no file."
+        case ["python", "-m", "data.toyworld", *rest]:
+            return "" if toyworld.parser().parse_args(rest).folder else "no folder."
         case ["python", "-m", "data.convert", *rest]:
             code = convert.main(rest)
         case ["python", "-m", "data.audit", *rest]:

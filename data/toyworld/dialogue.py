@@ -1,0 +1,113 @@
+"""The embedded dialogue corpus: LLaVA's two conversation files and two benchmarks, in their releases' layouts.
+
+    align.json, tune.json                         records of stage 1 and stage 2, pictures below images/
+    pope/coco_pope_{random,popular,adversarial}.json   yes/no about pictures of images/test
+    gqa/testdev_balanced_questions.json           what, where, which colour, how many, about the same pictures
+
+Everything is a pure function of `DialogueSpec`; the folder appears under its name only when whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from data.seeds import generator
+from data.toyworld.corners import Quartet, render_quartets, sample_quartet
+from data.toyworld.questions import OPEN, SHORT, Kind, Negatives, ask, describe, pope
+from data.toyworld.write import encoded
+
+Part = Literal["align", "tune", "test"]
+ASKED = "Describe the picture."  # of stage 1, which throws it away
+ROUNDS = 4  # of a conversation of stage 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialogueSpec:
+    """Pictures of each part. 500 test pictures would make as many POPE questions as the benchmark has."""
+
+    seed: int = 0
+    align: int = 4_000
+    tune: int = 4_000
+    test: int = 300
+
+
+def write_dialogue(folder: Path, spec: DialogueSpec) -> None:
+    """Write the corpus. Raises FileExistsError where there is something of that name."""
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; name a folder that is not")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _stage(partial, "align", spec)
+        _stage(partial, "tune", spec)
+        _tests(partial, spec)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _pictures(root: Path, part: Part, spec: DialogueSpec) -> tuple[list[Quartet], list[str], np.random.Generator]:
+    """Quartets of a part, the names of their pictures, which are written, and the stream to go on with."""
+    rng = generator(spec.seed, "toyworld", "dialogue", part)
+    quartets = [sample_quartet(rng) for _ in range(getattr(spec, part))]
+    (root / "images" / part).mkdir(parents=True)
+    names = [f"{number:06d}.jpg" for number in range(len(quartets))]
+    for name, content in zip(names, encoded(render_quartets(quartets, rng), "jpg"), strict=True):
+        (root / "images" / part / name).write_bytes(content)
+    return quartets, names, rng
+
+
+def _stage(root: Path, part: Literal["align", "tune"], spec: DialogueSpec) -> None:
+    quartets, names, rng = _pictures(root, part, spec)
+    records = []
+    for quartet, name in zip(quartets, names, strict=True):
+        if part == "align":
+            rounds = [(ASKED, describe(quartet))]
+        else:
+            kinds: Sequence[Kind] = rng.choice(get_args(Kind), ROUNDS).tolist()
+            questions = [ask(quartet, kind, rng) for kind in kinds]
+            rounds = [(f"{each.text}\n{SHORT}", each.answer) for each in questions]
+        turns = [
+            {"from": speaker, "value": text}
+            for asked, answer in rounds
+            for speaker, text in (("human", asked), ("gpt", answer))
+        ]
+        turns[0]["value"] = f"<image>\n{turns[0]['value']}"
+        records.append({"id": name.partition(".")[0], "image": f"{part}/{name}", "conversations": turns})
+    _put(root / f"{part}.json", json.dumps(records, indent=1))
+
+
+def _tests(root: Path, spec: DialogueSpec) -> None:
+    quartets, names, rng = _pictures(root, "test", spec)
+    for negatives in get_args(Negatives):
+        asked = pope(quartets, negatives, rng)
+        entries = [(name, question) for name, each in zip(names, asked, strict=True) for question in each]
+        lines = [
+            {"question_id": number, "image": name, "text": question.text, "label": question.answer}
+            for number, (name, question) in enumerate(entries, start=1)
+        ]
+        _put(root / "pope" / f"coco_pope_{negatives}.json", "\n".join(map(json.dumps, lines)))
+    balanced: dict[str, Any] = {}
+    for quartet, name in zip(quartets, names, strict=True):
+        for kind in OPEN:
+            question = ask(quartet, kind, rng)
+            balanced[f"{len(balanced):06d}"] = {
+                "imageId": name.partition(".")[0],
+                "question": question.text,
+                "answer": question.answer,
+                "isBalanced": True,
+                "types": {"semantic": kind},
+            }
+    _put(root / "gqa" / "testdev_balanced_questions.json", json.dumps(balanced, indent=1))
+
+
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")

@@ -1,0 +1,81 @@
+"""Questions about pictures of four corners, whose answers are known by construction."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal, get_args
+
+import numpy as np
+
+from data.toyworld.corners import CORNERS, THINGS, Quartet
+from data.toyworld.patterns import COLOURS
+
+Kind = Literal["what", "where", "colour", "count", "there"]
+OPEN: tuple[Kind, ...] = get_args(Kind)[:-1]  # kinds of questions that are not answered by yes or no
+Negatives = Literal["random", "popular", "adversarial"]
+SHORT = "Answer the question using a single word or phrase."  # LLaVA's prompt for short answers
+ASKED_EACH = 3  # things that are there, and as many that are not, about which POPE asks for a picture
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its answer."""
+
+    kind: Kind
+    text: str
+    answer: str
+
+
+def ask(quartet: Quartet, kind: Kind, rng: np.random.Generator) -> Question:
+    """A question of that kind about a picture; half of the yes/no questions are about what is there."""
+    place = int(rng.integers(len(CORNERS)))
+    thing, corner, colour = quartet.things[place], CORNERS[place], quartet.colours[place]
+    match kind:
+        case "what":
+            return Question(kind, f"What is in the {corner} corner?", thing)
+        case "where":
+            return Question(kind, f"Where are the {thing}?", corner)
+        case "colour":
+            return Question(kind, f"What colour are the {thing}?", colour)
+        case "count":
+            asked = colour if rng.random() < 0.75 else str(rng.choice(tuple(COLOURS)))
+            return Question(kind, f"How many patterns are {asked}?", str(quartet.colours.count(asked)))
+        case "there":
+            absent = [each for each in THINGS if each not in quartet.things]
+            there = bool(rng.random() < 0.5)
+            return is_there(thing if there else str(rng.choice(absent)), there)
+
+
+def is_there(thing: str, there: bool) -> Question:
+    """POPE's question."""
+    return Question("there", f"Are there {thing} in the image?", "yes" if there else "no")
+
+
+def describe(quartet: Quartet) -> str:
+    """A caption that names every corner."""
+    told = zip(quartet.things, quartet.colours, CORNERS, strict=True)
+    return ", ".join(f"{thing} in {colour} at the {corner}" for thing, colour, corner in told)
+
+
+def pope(quartets: Sequence[Quartet], negatives: Negatives, rng: np.random.Generator) -> list[list[Question]]:
+    """For every picture ASKED_EACH questions with yes and as many with no, in turn.
+
+    What is not there is drawn from all that is absent; or it is what the pictures show most often; or what they show
+    most often together with what is there (Li et al. 2023, section 5).
+    """
+    shown = Counter(thing for quartet in quartets for thing in quartet.things)
+    together = Counter(pair for quartet in quartets for pair in permutations(quartet.things, 2))
+    asked = []
+    for quartet in quartets:
+        present = [str(thing) for thing in rng.permutation(quartet.things)[:ASKED_EACH]]
+        absent = [str(thing) for thing in rng.permutation([each for each in THINGS if each not in quartet.things])]
+        scores: Mapping[str, int] = {
+            "random": dict.fromkeys(absent, 0),
+            "popular": shown,
+            "adversarial": {each: sum(together[each, thing] for thing in quartet.things) for each in absent},
+        }[negatives]
+        chosen = sorted(absent, key=lambda each: -scores[each])[:ASKED_EACH]  # a stable sort: ties stay shuffled
+        pairs = zip(present, chosen, strict=True)
+        asked.append([question for yes, no in pairs for question in (is_there(yes, True), is_there(no, False))])
+    return asked

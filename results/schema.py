@@ -24,6 +24,7 @@ COVERAGE_COUNTS = ("documents", "images", "skipped", "not_chosen")
 Mode = Literal["frozen", "full", "blind"]
 FULL: Mode = "full"
 BLIND: Mode = "blind"
+HELD_OUT = "held_out"  # what scores of held-out training images are called, where others bear their test set's name
 
 
 class Kind(StrEnum):

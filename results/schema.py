@@ -34,6 +34,7 @@ class Kind(StrEnum):
     ENCODER = "encoder"  # takes in an encoder that was trained elsewhere
     TEXT_LM = "text_lm"  # the language model every captioning transfer starts from
     TRANSFER = "transfer"
+    DIALOGUE = "dialogue"  # one of the two stages of multimodal dialogue
 
 
 class Status(StrEnum):

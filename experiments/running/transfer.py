@@ -104,11 +104,11 @@ class Transfer:
         )
         if isinstance(module, Tuned):
             groups = full_transfer(module, self.config)
-            fit(module, stream, _optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
+            fit(module, stream, optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
         else:
             groups = frozen_transfer(module, self.vision, self.config)
             with unchanged(self.vision):
-                fit(module, stream, _optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
+                fit(module, stream, optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
         self.run.may_write()
         kept.save(module, self.run.folder.name)
 
@@ -159,7 +159,8 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
     return outcome
 
 
-def _optimised(groups: tuple[ParameterGroup, ...]) -> list[Group]:
+def optimised(groups: tuple[ParameterGroup, ...]) -> list[Group]:
+    """Groups of transfer/freeze.py as `fit` takes them."""
     return [
         {
             "params": list(group.parameters.values()),
@@ -176,13 +177,7 @@ def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:
     if spec.language is None:
         return None
     if spec.language == "text_lm":
-        parent = place.runs / spec.inputs["text_lm"]
-        trained = load_spec(parent)
-        assert isinstance(trained, TextLmSpec)
-        tokenizer = tokenizer_for(place, trained.tokenizer)
-        language = LanguageModel(from_plain(LanguageSize, trained.model, "model"), tokenizer.special.vocab_size)
-        language.load_state_dict(load_file(parent / LANGUAGE_FILE))
-        return TextModel(tokenizer, language, pretrained=True)
+        return trained_on_text(place, spec.inputs["text_lm"])
     if spec.language == "scratch":
         encoder = load_spec(place.runs / spec.inputs["encoder"])
         assert isinstance(encoder, PretrainSpec | EncoderSpec)
@@ -193,8 +188,24 @@ def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:
             language = LanguageModel(size, tokenizer.special.vocab_size)
         return TextModel(tokenizer, language, pretrained=False)
     if spec.language == LLM:
-        assert place.data.llm is not None  # without it nothing was planned
-        name = re.sub(r"[^A-Za-z0-9._]+", "-", spec.inputs[LLM])
-        tokenizer_, model = load_llm(place.data.llm, place.shared / "llm" / name)
-        return TextModel(tokenizer_, model, pretrained=True)
+        return named_llm(place, spec.inputs[LLM])
     return TextModel(Tokenizer.opt(spec.language), load_opt(spec.language), pretrained=True)
+
+
+def trained_on_text(place: Place, run_id: str) -> TextModel:
+    """The language model that a run trained on text, with its tokenizer."""
+    parent = place.runs / run_id
+    trained = load_spec(parent)
+    assert isinstance(trained, TextLmSpec)
+    tokenizer = tokenizer_for(place, trained.tokenizer)
+    language = LanguageModel(from_plain(LanguageSize, trained.model, "model"), tokenizer.special.vocab_size)
+    language.load_state_dict(load_file(parent / LANGUAGE_FILE))
+    return TextModel(tokenizer, language, pretrained=True)
+
+
+def named_llm(place: Place, what: str) -> TextModel:
+    """The language model of `data.llm`. what: its input digest, under which a GGUF is kept unpacked."""
+    assert place.data.llm is not None  # without it nothing was planned
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", what)
+    tokenizer, model = load_llm(place.data.llm, place.shared / "llm" / name)
+    return TextModel(tokenizer, model, pretrained=True)

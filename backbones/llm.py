@@ -89,6 +89,9 @@ class CausalLM(Decoder):
             off = float((self.logits(states[0]) - whole(input_ids=ids).logits[0]).abs().max())
             in_two = torch.cat([self.read_on(x[:, :-2], seen), self.read_on(x[:, -2:], seen)], dim=1)
             forgot = float((in_two - states).abs().max())
+            self.kept_per_token = (
+                sum(layer.keys[0].numel() + layer.values[0].numel() for layer in seen.layers) // _CHECKED
+            )
         if not off < _CLOSE:
             raise ValueError(
                 f"a {type(whole).__name__} gives other logits when its last states are read directly (off by "

@@ -25,6 +25,7 @@ class Decoder(nn.Module, ABC):
     """What a head needs of a language model it reads or writes with; ours, or one from elsewhere (llm.py)."""
 
     width: int
+    kept_per_token: int  # numbers that `read_on` keeps of a token: keys and values of all layers
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -60,6 +61,7 @@ class LanguageModel(Decoder):
                 "use the tokenizer of that model, or a size whose vocabulary is open"
             )
         self.size, self.width, self.depth, self.vocab_size = size, size.width, size.depth, vocab_size
+        self.kept_per_token = 2 * size.depth * size.width
         config = OPTConfig(
             vocab_size=vocab_size,
             hidden_size=size.width,

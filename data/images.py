@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import struct
+import warnings
 import zlib
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
@@ -30,6 +31,8 @@ MAX_PIXELS = 25_000_000  # open_clip drops larger pictures too
 HARD_MAX_PIXELS = 128_000_000
 # Pillow raises at twice this number, so no reader in the process can decode more than the backstop.
 Image.MAX_IMAGE_PIXELS = HARD_MAX_PIXELS // 2
+# From half of that on it warns on stderr; `max_pixels` has refused such a picture, or somebody wants it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Only pixel decoders: Pillow's other plug-ins include one that starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

@@ -10,18 +10,20 @@ from typing import get_args
 
 import numpy as np
 
+from experiments.command.benchmarks import add_release, kind_of, releases, split_of
 from experiments.command.exits import EXIT_DONE, ended
-from experiments.configuration.overrides import ConfigError, suggest
+from experiments.configuration.overrides import ConfigError
 from results.markdown import table as markdown_table
 from results.record import write_atomic
 from results.resampling import DRAWS, Sums, spread
 from transfer.dialogue.scoring.answers import check_join, read_answers
-from transfer.dialogue.scoring.base import NAMES, Benchmark, Floats, Submitted, Verdict
+from transfer.dialogue.scoring.base import Benchmark, Floats, Submitted, Verdict
 from transfer.dialogue.scoring.registry import BENCHMARKS
 from transfer.dialogue.scoring.vqa import SoftAccuracy
 from transfer.dialogue.scoring.vqa_norm import Normalisation
 
 STANDARD: Normalisation = "standard"
+ANSWERS = "answers: LLaVA's JSON lines (question_id, text), or a JSON list in VQA's or GQA's layout"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,13 +31,11 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m experiments.score",
         description="Score answers to a benchmark of multimodal dialogue, or write what its server takes.",
-        epilog=_releases(),
+        epilog="\n".join([ANSWERS, "", *releases()]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("benchmark", help="; ".join(NAMES))
+    add_release(made)
     made.add_argument("--answers", type=Path, required=True, metavar="FILE", help="one answer to every question")
-    made.add_argument("--data", type=Path, required=True, metavar="DIR", help="the release, as below")
-    made.add_argument("--split", metavar="NAME", help="default: the first of those below")
     made.add_argument(
         "--norm",
         choices=get_args(Normalisation),
@@ -47,21 +47,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _releases() -> str:
-    lines = [
-        "answers: LLaVA's JSON lines (question_id, text), or a JSON list in VQA's or GQA's layout",
-        "",
-        "releases:",
-    ]
-    for name, benchmark in BENCHMARKS.items():
-        splits = ", ".join(
-            f"{split} ({'server' if release.scored == 'server' else 'scored'})"
-            for split, release in benchmark.splits.items()
-        )
-        lines += [f"  {name:10} {benchmark.files}", f"  {'':10} splits: {splits}"]
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
@@ -71,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def score(options: argparse.Namespace) -> int:
     """Join answers with questions, then score them or write them for the server."""
     benchmark = _benchmark(options)
-    split = options.split or next(iter(benchmark.splits))
-    if split not in benchmark.splits:
-        raise ConfigError(f"--split: {suggest(split, benchmark.splits, f'split of {options.benchmark}')}")
+    split = split_of(options)
     submits = benchmark.splits[split].scored == "server"
     _refuse_unread(options, submits, split)
     questions = benchmark.read(options.data, split)
@@ -95,9 +78,7 @@ def score(options: argparse.Namespace) -> int:
 
 
 def _benchmark(options: argparse.Namespace) -> Benchmark:
-    if options.benchmark not in BENCHMARKS:
-        raise ConfigError(suggest(options.benchmark, BENCHMARKS, "benchmark"))
-    kind = BENCHMARKS[options.benchmark]
+    kind = kind_of(options)
     if issubclass(kind, SoftAccuracy):
         return kind(options.norm or STANDARD)
     if options.norm:

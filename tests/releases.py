@@ -102,6 +102,9 @@ def mme(folder: Path) -> None:
         for image in ("0001", "0002"):
             path = folder / task / ("questions_answers_YN" if nested else "") / f"{image}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
+            picture = folder / task / ("images" if nested else "") / f"{image}.{'jpg' if nested else 'png'}"
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_bytes(b"")
             path.write_text(
                 "Is it there? Please answer yes or no.\tYes\nIs it not?  Please answer yes or no.\tNo\n", newline=""
             )

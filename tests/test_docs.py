@@ -34,7 +34,7 @@ from data.corpora import open_corpus
 from data.document import RawDocument
 from data.images import open_image
 from data.toyworld import __main__ as toyworld
-from experiments import cancel, conversations, evaluate, score, status, sweep, tables
+from experiments import cancel, conversations, evaluate, questions, score, status, sweep, tables
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
@@ -223,8 +223,9 @@ def run(words: Sequence[str]) -> str:
             options = evaluate.parser().parse_args(rest)
             known, asked = set(TASKS), set(options.tasks.split(","))
             return "" if asked <= known else f"no tasks {', '.join(sorted(asked - known))}."
-        case ["python", "-m", "experiments.score", *rest]:
-            asked = score.parser().parse_args(rest).benchmark
+        case ["python", "-m", ("experiments.score" | "experiments.questions") as module, *rest]:
+            of = {"experiments.score": score, "experiments.questions": questions}[module]
+            asked = of.parser().parse_args(rest).benchmark
             return "" if asked in BENCHMARKS else f"no benchmark {asked}."
         case ["python", "-m", "experiments.conversations", *rest]:
             return "" if conversations.parser().parse_args(rest).file else "no file."

@@ -18,6 +18,8 @@ from transformers import DynamicCache
 
 from backbones.lm import Decoder
 
+KEPT_BYTES = 8 * 2**30  # of keys and values at once; an image under OPT-1.3B and five beams takes 0.2 GB
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
@@ -47,9 +49,14 @@ def generate(
     banned = torch.tensor(sorted(set(never) - {eos}), dtype=torch.int64, device=prefix.device)
     if not len(prefix):
         return []
-    if decoding.beams == 1:
-        return _greedy(language, prefix, eos, banned, decoding.max_tokens)
-    return beam_search(language, prefix, eos, banned, decoding)
+    row = decoding.beams * (prefix.shape[1] + decoding.max_tokens) * language.kept_per_token * prefix.element_size()
+    result: list[list[int]] = []
+    for part in prefix.split(max(1, KEPT_BYTES // row)):
+        if decoding.beams == 1:
+            result += _greedy(language, part, eos, banned, decoding.max_tokens)
+        else:
+            result += beam_search(language, part, eos, banned, decoding)
+    return result
 
 
 def _greedy(

@@ -34,6 +34,9 @@ def report(found: Survey, corpus: Corpus, seq_len: int, images_per_step: int) ->
         "causes": {cause: {"count": count, "examples": found.examples[cause]} for cause, count in found.causes.items()},
         "worst_shards": dict(found.shards.most_common()),
         "evaluation_overlap": found.overlap,
+        "evaluation_sets": {
+            name: {"looked_for": known, "not_looked_for": blind} for name, (known, blind) in found.against.items()
+        },
         "steps_of_an_epoch": math.ceil(found.images_used / images_per_step),
         "not_padding": {
             "one_document_a_row": _filled(found.rows, seq_len),
@@ -95,7 +98,9 @@ def printed(said: dict[str, Any], images_per_step: int) -> str:
     if worst:
         lines.append("most is broken in " + ", ".join(f"{shard} ({count:,})" for shard, count in worst))
     for name, hits in said["evaluation_overlap"].items():
-        lines.append(f"also in {name}: {len(hits):,} images" + "".join(f"\n    {hit}" for hit in hits[:SHOWN]))
+        known, blind = said["evaluation_sets"][name].values()
+        of = f"of its {known:,} pictures" + (f"; {blind:,} more are broken or blank" if blind else "")
+        lines += [f"also in {name}: {len(hits):,} images ({of})", *(f"    {hit}" for hit in hits[:SHOWN])]
     return "\n".join(lines)
 
 

@@ -4,10 +4,11 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from data.audit.windows import Windows
@@ -18,7 +19,9 @@ from data.loading.select import Prepared, Rules, Sample, build, place, prepare, 
 from data.tokenizer import Tokenizer
 
 EXAMPLES = 3  # kept per cause
-NEAR = 4  # bits of 64 in which fingerprints of one picture may differ; those of two differ in about 32
+NEAR = 4  # bits of 64 in which fingerprints of one picture may differ; those of two photographs differ in about 32
+ALIKE = 0.95  # correlation of the colours of one picture with itself; drawings on white share bits and little else
+THUMBNAIL = 16  # pixels of a side
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))
 
 
@@ -40,6 +43,7 @@ class Survey:
     duplicates: int = 0  # images equal to one before, byte for byte
     same_text: int = 0  # documents whose text is equal to one before
     overlap: dict[str, list[str]] = field(default_factory=dict)  # evaluation set -> "image: item of the set"
+    against: dict[str, tuple[int, int]] = field(default_factory=dict)  # evaluation set -> pictures looked for, and not
 
     @property
     def broken(self) -> int:
@@ -70,26 +74,43 @@ class Pictures:
     """The pictures below a folder, to be found again by their fingerprints."""
 
     def __init__(self, folder: Path) -> None:
-        """What cannot be opened has no fingerprint."""
-        names, marks = [], []
+        """What cannot be read or decoded, or has no structure, is found nowhere again: `blind` of them."""
+        names, marks, colours, self.blind = [], [], [], 0
         for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES):
             try:
-                mark = fingerprint(open_image(path.read_bytes()))
-            except BadImage:
+                picture = open_image(path.read_bytes())
+            except (BadImage, OSError):  # OSError: a link to nowhere, a folder called like a picture
+                self.blind += 1
                 continue
-            if mark is not None:
+            mark = fingerprint(picture)
+            if mark is None:
+                self.blind += 1
+            else:
                 names.append(path.relative_to(folder).as_posix())
                 marks.append(mark)
-        self._names, self._marks = names, np.array(marks, np.uint64)
+                colours.append(_colours(picture))
+        self._names, self._marks, self._colours = names, np.array(marks, np.uint64), colours
+
+    def __len__(self) -> int:
+        """How many can be found again."""
+        return len(self._names)
 
     def twin(self, picture: Image.Image) -> str | None:
-        """The name of the picture most like this one, None where none is within NEAR bits."""
+        """The name of the picture most like this one, None where none is within NEAR bits and ALIKE in its colours."""
         mark = fingerprint(picture)
-        if mark is None or not self._names:
+        if mark is None:
             return None
-        distances = np.bitwise_count(self._marks ^ np.uint64(mark))
-        nearest = int(distances.argmin())
-        return self._names[nearest] if distances[nearest] <= NEAR else None
+        near = np.flatnonzero(np.bitwise_count(self._marks ^ np.uint64(mark)) <= NEAR).tolist()
+        if not near:
+            return None
+        colours = _colours(picture)
+        alike = {at: float(np.corrcoef(colours, self._colours[at])[0, 1]) for at in near}
+        nearest = max(near, key=alike.__getitem__)
+        return self._names[nearest] if alike[nearest] >= ALIKE else None
+
+
+def _colours(picture: Image.Image) -> UInt8[np.ndarray, " c"]:
+    return np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)).ravel()
 
 
 def survey(
@@ -115,7 +136,11 @@ def survey(
         windows: counts the rows where documents are not cut at the end of a row but follow one another.
         against: evaluation sets by name.
     """
-    found = Survey(windows=windows, overlap={name: [] for name in against})
+    found = Survey(
+        windows=windows,
+        overlap={name: [] for name in against},
+        against={name: (len(known), known.blind) for name, known in against.items()},
+    )
     longest = seq_len if windows is None else sys.maxsize
     seen_images: set[bytes] = set()
     seen_texts: set[int] = set()
@@ -174,10 +199,9 @@ def _read(
             if code < 0 and code not in pictures:
                 ref = prepared.images[-1 - code]
                 try:
-                    data = ref.read()
-                    pictures[code] = ref, data, open_image(data)
+                    pictures[code] = _opened(ref)
                 except BadImage as error:
-                    bad = Bad(prepared.uid, error.cause, f"{ref.name}: {error.message}")
+                    bad = Bad(prepared.uid, error.cause, error.message)
                     if rules.text_len is not None:
                         return bad  # a pair is its image
                     found.note(bad)
@@ -191,6 +215,11 @@ def _read(
         cause = Cause.NO_IMAGE_LEFT if gone else Cause.NOT_CHOSEN
         return Bad(prepared.uid, cause, f"no image within {seq_len} tokens; {gone} could not be used")
     return build(prepared, kept, cut), held
+
+
+def _opened(ref: ImageRef) -> tuple[ImageRef, bytes, Image.Image]:
+    data = ref.read()
+    return ref, data, open_image(replace(ref, read=lambda: data))
 
 
 def packed(rows: Sequence[int], seq_len: int) -> float:

@@ -27,6 +27,7 @@ def test_a_model_from_a_folder_gives_its_own_logits_and_padding_changes_nothing(
     theirs = MODELS[kind]().eval()
     found = load_llm(saved(tmp_path / "model", theirs), tmp_path / "kept").language.eval()
     assert isinstance(found, LanguageModel) == (kind == "opt")
+    assert found.kept_per_token == 2 * 2 * 32  # keys and values of two layers, all heads together
     ids = torch.randint(2, 300, (2, 9))
     valid = torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
     positions = torch.arange(9).expand(2, -1)

@@ -14,7 +14,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from data.audit.__main__ import main
-from data.audit.survey import Pictures, packed, survey
+from data.audit.survey import Pictures, fingerprint, packed, survey
 from data.audit.windows import Windows
 from data.batch import Layout
 from data.corpora import open_corpus
@@ -93,6 +93,7 @@ def test_every_count_is_that_of_the_corpus(corpus, tmp_path, capsys):
     assert counts == {"decode_error": 1, "missing_image": 1, "no_image_left": 1, "not_chosen": 1, "schema": 3}
     assert said["worst_shards"] == {"mmc4/docs_shard_2": 3, "mmc4/docs_shard_1": 1}
     assert said["evaluation_overlap"] == {"coco": ["mmc4/docs_shard_0/2 2.png: twin.jpg"]}
+    assert said["evaluation_sets"] == {"coco": {"looked_for": 2, "not_looked_for": 0}}
     assert said["steps_of_an_epoch"] == 2 and said["per_document"]["images"]["mean"] == 1.0
     page = capsys.readouterr().out
     assert "most is broken in mmc4/docs_shard_2 (3)" in page and "50.0% of the wanted" in page
@@ -143,10 +144,25 @@ def test_a_picture_is_found_again_after_scaling_and_compression_and_no_other_is(
         (tmp_path / f"{seed}.jpg").write_bytes(encoded(photo(seed, 150), "JPEG", quality=85))
     (tmp_path / "white.png").write_bytes(encoded(Image.new("RGB", (9, 9), "white")))
     (tmp_path / "broken.png").write_bytes(b"<html>")
+    (tmp_path / "nowhere.png").symlink_to("gone.png")
     known = Pictures(tmp_path)
     assert [known.twin(photo(seed, 64)) for seed in range(30)] == [f"{seed}.jpg" for seed in range(30)]
     assert [known.twin(photo(seed, 64)) for seed in range(100, 400)] == [None] * 300
     assert known.twin(Image.new("RGB", (50, 50), "white")) is None
+    assert (len(known), known.blind) == (30, 3)
+
+
+def test_drawings_on_white_are_told_apart_by_their_colours(tmp_path):
+    """Of a small thing on white only the bits at its edge are set, wherever its shape and colours differ."""
+    for name, colour in (("red", (255, 40, 0)), ("blue", (0, 40, 255))):
+        drawing = Image.new("RGB", (160, 160), "white")
+        drawing.paste(colour, (60, 60, 100, 100))
+        drawing.save(tmp_path / f"{name}.png")
+    with Image.open(tmp_path / "red.png") as red, Image.open(tmp_path / "blue.png") as blue:
+        assert fingerprint(red) == fingerprint(blue)
+        (tmp_path / "blue.png").unlink()
+        known = Pictures(tmp_path)
+        assert known.twin(red.resize((90, 90))) == "red.png" and known.twin(blue) is None
 
 
 def test_packing_lays_rows_one_after_the_other():

@@ -167,6 +167,46 @@ def test_a_run_continues_at_20_random_steps(pages: Path, workers: int) -> None:
     resumed(pages, steps, [workers] * 20)
 
 
+# Reads 10,000 pairs in windows, and prints by how many MB the process grew after the first 500.
+FLAT = """
+import sys
+from pathlib import Path
+import torch
+from data.batch import Layout
+from data.corpora import open_corpus
+from data.images import ImageTransform
+from data.loading.loader import Loader
+from data.loading.select import Rules
+from data.readers import laion
+from data.tokenizer import Tokenizer
+
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+torch.set_num_threads(1)
+laion.window_of = lambda entries, shards: 3  # as a corpus of real size is read
+loader = Loader(
+    open_corpus(Path(sys.argv[1])), Tokenizer.train_bpe([], 256), ImageTransform(8), layouts=(Layout.IMAGE_FIRST,),
+    patches=4, slots=4, seq_len=90, images_per_step=50, total_images=10_000, seed=0, rules=Rules(text_len=12),
+)
+for step, _ in enumerate(loader.batches()):
+    if step == 10:
+        began = held()
+print(held() - began)
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_10_000_samples(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (128, 128)).save(out, "JPEG")
+    sample = {"jpg": out.getvalue(), "txt": b"a plant"}  # 48 kB decoded: the pictures of an epoch would take 50 MB
+    write_shards([(f"{number:05d}", sample) for number in range(1000)], tmp_path, 50)
+    program = [sys.executable, "-c", FLAT, str(tmp_path)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 10
+
+
 def test_a_shard_is_read_by_one_reader_and_a_window_by_all(monkeypatch: pytest.MonkeyPatch, pairs: Path) -> None:
     monkeypatch.setattr(laion, "window_of", lambda entries, shards: 3)
     order = load(pairs)._order

@@ -6,10 +6,12 @@ import pytest
 import torch
 from llm_helpers import MODELS
 from transfer_helpers import language
+from transformers import DynamicCache
 
 from backbones import masks
 from backbones.llm import CausalLM
 from backbones.lm import Decoder
+from transfer import decode
 from transfer.decode import Decoding, beam_search, generate
 
 
@@ -54,7 +56,8 @@ class Rereading(Decoder):
 
     def __init__(self, of):
         super().__init__()
-        self.of, self.embed, self.logits, self.width = of, of.embed, of.logits, of.width
+        self.of, self.embed, self.logits = of, of.embed, of.logits
+        self.width, self.kept_per_token = of.width, of.kept_per_token
 
     def embed(self, ids):
         raise NotImplementedError
@@ -90,6 +93,17 @@ def test_memory_changes_no_caption_of_a_model_from_elsewhere(kind):
         config = Decoding(beams=beams, max_tokens=8)
         expected = generate(Rereading(theirs), prefixes(8), 2, {1}, config)
         assert generate(theirs, prefixes(8), 2, {1}, config) == expected and len(set(map(tuple, expected))) > 4
+
+
+def test_what_is_kept_is_bounded_and_changes_no_caption(model, monkeypatch):
+    config, rows, seen = Decoding(beams=3, max_tokens=6), [], DynamicCache()
+    model.read_on(prefixes(2), seen)
+    held = sum(layer.keys.numel() + layer.values.numel() for layer in seen.layers)
+    assert held == 2 * 5 * model.kept_per_token  # two rows of five tokens
+    expected = generate(model, prefixes(8), 2, {1}, config)
+    monkeypatch.setattr(decode, "KEPT_BYTES", 3 * 3 * (5 + 6) * 4 * model.kept_per_token)  # of three images
+    monkeypatch.setattr(decode, "beam_search", lambda *given: rows.append(len(given[1])) or beam_search(*given))
+    assert generate(model, prefixes(8), 2, {1}, config) == expected and rows == [3, 3, 2]
 
 
 def test_ends_come_at_different_steps_in_these_tests(model):

@@ -5,9 +5,12 @@ import random
 import numpy as np
 import pytest
 
+from transfer.dialogue.scoring.base import Asked
 from transfer.dialogue.scoring.mmbench import MMBench, Row, option_of
 from transfer.dialogue.scoring.scienceqa import Choice, ScienceQA, letter_of
 from transfer.dialogue.scoring.seed import SEED, Letter
+
+SEEN, TOLD = Asked("1/image.png", "?"), Asked(None, "?")
 
 
 def totals(verdicts):
@@ -35,10 +38,10 @@ def test_scienceqa_reads_a_letter(said, letter):
 
 def test_scienceqa_has_two_denominators():
     asked = {
-        "1": Choice("A", 2, True),
-        "2": Choice("B", 2, True),
-        "3": Choice("C", 3, False),
-        "4": Choice("A", 2, False),
+        "1": Choice(SEEN, "A", 2),
+        "2": Choice(SEEN, "B", 2),
+        "3": Choice(TOLD, "C", 3),
+        "4": Choice(TOLD, "A", 2),
     }
     verdicts = ScienceQA().judge(asked, {"1": "A", "2": "A", "3": "C", "4": "C"})
     assert ScienceQA().value(totals(verdicts)) == 50
@@ -53,7 +56,7 @@ def rotated(question: int, options: list[str]) -> dict[str, Row]:
         order = options[turn:] + options[:turn]
         known = dict(zip("ABCD", order, strict=False))
         index = str(turn * 1_000_000 + question)
-        rows[index] = Row({}, known, next(letter for letter, text in known.items() if text == options[0]))
+        rows[index] = Row(SEEN, {}, known, next(letter for letter, text in known.items() if text == options[0]))
     return rows
 
 
@@ -106,7 +109,7 @@ def test_mmbench_says_how_many_answers_it_could_not_read():
 
 
 def test_seed_takes_the_first_letter_and_prints_what_llava_counts_beside_it():
-    asked = {n: Letter("i", "A") for n in "abcd"}
+    asked = {n: Letter(SEEN, "i", "A") for n in "abcd"}
     verdicts = SEED().judge(asked, {"a": "A", "b": " A. a dog", "c": "B", "d": "dog"})
     assert [verdict.score for verdict in verdicts] == [1, 1, 0, 0]
     assert SEED().more(totals(verdicts)) == {"whole answer": 25, "unparsed": 1}

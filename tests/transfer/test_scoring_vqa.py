@@ -2,6 +2,7 @@
 
 import pytest
 
+from transfer.dialogue.scoring.base import Asked
 from transfer.dialogue.scoring.gqa import GQA, OneAnswer
 from transfer.dialogue.scoring.vqa_norm import CONTRACTIONS, normalised, soft_accuracy
 
@@ -61,6 +62,6 @@ def test_contractions_are_those_of_the_script():
 
 
 def test_gqa_forgives_case_and_final_periods_and_nothing_else():
-    asked = {n: OneAnswer("i", "the table") for n in "abcd"}
+    asked = {n: OneAnswer(Asked("i.jpg", "?"), "i", "the table") for n in "abcd"}
     said = {"a": "The table.", "b": "table", "c": "the tables", "d": "the table!"}
     assert [verdict.score for verdict in GQA().judge(asked, said)] == [1, 0, 0, 0]

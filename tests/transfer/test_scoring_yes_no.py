@@ -5,12 +5,14 @@ import random
 import numpy as np
 import pytest
 
+from transfer.dialogue.scoring.base import Asked
 from transfer.dialogue.scoring.mme import COGNITION, MME, PERCEPTION, TASKS, YesNo, bare, read_answer
 from transfer.dialogue.scoring.pope import POPE, SAMPLINGS, Object, says_yes
 
-POPE_ASKED = {f"{s}/{n}": Object(f"i{n // 6}", s, n % 2 == 0) for s in SAMPLINGS for n in range(12)}
+ASKED = Asked("i.jpg", "?")
+POPE_ASKED = {f"{s}/{n}": Object(ASKED, f"i{n // 6}", s, n % 2 == 0) for s in SAMPLINGS for n in range(12)}
 MME_ASKED = {
-    f"{task}/{image}/{answer}": YesNo(task, f"{task}/{image}", answer)
+    f"{task}/{image}/{answer}": YesNo(ASKED, task, f"{task}/{image}", answer)
     for task in TASKS
     for image in range(4)
     for answer in ("yes", "no")
@@ -83,7 +85,7 @@ def test_mme_adds_accuracy_over_images():
 def test_mme_of_a_coin():
     stream, asked = random.Random(0), {}
     for n in range(100):
-        asked |= {f"{t}/{n}/{a}": YesNo(t, f"{t}/{n}", a) for t in PERCEPTION for a in ("yes", "no")}
+        asked |= {f"{t}/{n}/{a}": YesNo(ASKED, t, f"{t}/{n}", a) for t in PERCEPTION for a in ("yes", "no")}
     sums = totals(MME().judge(asked, {item: stream.choice(("yes", "no")) for item in asked}))
     assert float(MME().value(sums)) == pytest.approx(750, abs=80)
 

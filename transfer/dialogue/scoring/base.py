@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 BenchmarkName = Literal["gqa", "mmbench", "mme", "pope", "scienceqa", "seed", "vizwiz", "vqav2"]
 NAMES: tuple[BenchmarkName, ...] = get_args(BenchmarkName)
-Q = TypeVar("Q")
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,23 @@ class Release:
 
     sizes: tuple[int, ...]  # questions of the complete split (MMBench: rows); two numbers where it was revised
     scored: Literal["here", "server"]  # where its right answers are
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model is given of a question."""
+
+    image: str | None  # path below the folder of pictures; None: the question has none
+    text: str  # with the sentence that asks for the form of the answer (prompts.py)
+
+
+class Question(Protocol):
+    """What the release says of one question; a benchmark knows more."""
+
+    @property
+    def asked(self) -> Asked:
+        """What a model is given of it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,17 +56,25 @@ class Verdict:
     sums: tuple[float, ...]  # what it adds to the sums that the benchmark's number is a function of
 
 
+Q = TypeVar("Q", bound=Question)
+
+
 class Benchmark(ABC, Generic[Q]):
     """One column of Table 4. Q: what the release says of one question."""
 
     metric: ClassVar[str]  # the paper's CSV column
     files: ClassVar[str]  # what the folder of the release holds, for messages and --help
     splits: ClassVar[Mapping[str, Release]]  # the first is the default
+    pictures: ClassVar[str]  # what the folder of pictures is, for --help
     drawn: ClassVar[Literal["images", "questions"]] = "images"  # what `group_id` is
 
     @abstractmethod
     def read(self, folder: Path, split: str) -> dict[str, Q]:
         """Questions by id, in the order of the release. Raises ValueError for another layout."""
+
+    def line(self, item: str, question: Q) -> dict[str, Any]:
+        """A question as a line of a question file; `key` knows its answer by what models copy of it."""
+        return {"question_id": item, "image": question.asked.image, "text": question.asked.text}
 
     def key(self, entry: Mapping[str, Any]) -> str:
         """The id of the question that a line of an answers file is for. Raises KeyError for a missing field."""

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.dialogue.scoring.base import Benchmark, Release, Verdict
+from transfer.dialogue.scoring.base import Asked, Benchmark, Release, Verdict
 from transfer.dialogue.scoring.files import add, read_json, schema_of, text_of
+from transfer.dialogue.scoring.prompts import short
 
 
 @dataclass(frozen=True)
 class OneAnswer:
     """A question with its answer."""
 
+    asked: Asked
     image: str
     answer: str
 
@@ -25,6 +27,7 @@ class GQA(Benchmark[OneAnswer]):
 
     metric = "gqa_acc"
     files = "testdev_balanced_questions.json"
+    pictures = "GQA's images"
     splits = {"testdev_balanced": Release((12_578,), "here")}
 
     def read(self, folder: Path, split: str) -> dict[str, OneAnswer]:
@@ -34,7 +37,9 @@ class GQA(Benchmark[OneAnswer]):
         with schema_of(path):
             for item, entry in read_json(path).items():
                 if entry["isBalanced"]:
-                    add(questions, item, OneAnswer(str(entry["imageId"]), text_of(entry, "answer")), path)
+                    image = str(entry["imageId"])
+                    asked = Asked(f"{image}.jpg", short(text_of(entry, "question")))
+                    add(questions, item, OneAnswer(asked, image, text_of(entry, "answer")), path)
         return questions
 
     def judge(self, questions: Mapping[str, OneAnswer], answers: Mapping[str, str]) -> Sequence[Verdict]:

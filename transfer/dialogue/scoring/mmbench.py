@@ -6,15 +6,17 @@ guesses at random where that fails: that number cannot be computed twice, and ho
 printed instead. dev is scored here, test by the server.
 """
 
+import base64
 import csv
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.dialogue.scoring.base import Floats, Release, Submitted, Verdict
+from transfer.dialogue.scoring.base import Asked, Floats, Release, Submitted, Verdict
 from transfer.dialogue.scoring.files import add, found, schema_of
+from transfer.dialogue.scoring.prompts import choice
 from transfer.dialogue.scoring.xlsx import workbook
 
 LETTERS = "ABCD"
@@ -28,6 +30,7 @@ LEFT_OUT = frozenset({"hint", "category", "source", "image", "comment", "l2-cate
 class Row:
     """A question under one order of its options."""
 
+    asked: Asked
     cells: Mapping[str, str]  # the row of the TSV without its picture
     options: Mapping[str, str]  # by letter
     answer: str  # the right letter; "" where only the server has it
@@ -39,25 +42,27 @@ class MMBench(Submitted[Row]):
     metric = "mmb_acc"
     files = "mmbench_SPLIT.tsv"
     splits = {"dev_20230712": Release((4377, 4329), "here"), "test_20230712": Release((6718, 6666), "server")}
+    pictures = "inside the TSV: --unpack writes them"
     drawn = "questions"
     submits = ".xlsx"
 
     def read(self, folder: Path, split: str) -> dict[str, Row]:
         """Rows by index. Raises ValueError where a question has not as many rotations as options."""
-        path = found(folder / f"mmbench_{split}.tsv")
+        path = tsv_of(folder, split)
         here = self.splits[split].scored == "here"
         rows: dict[str, Row] = {}
-        csv.field_size_limit(sys.maxsize)  # a cell holds a picture in base64
-        with path.open(encoding="utf-8", newline="") as file, schema_of(path):
-            for cells in csv.DictReader(file, delimiter="\t"):
+        with schema_of(path):
+            for cells in _cells(path):
                 options = {letter: cells[letter] for letter in LETTERS if cells[letter].lower() not in ABSENT}
                 answer = cells["answer"] if here else ""
                 if here and answer not in options:
                     raise ValueError(
                         f"{path}: row {cells['index']} has answer {answer!r} of options {', '.join(options)}"
                     )
+                hint = "" if cells["hint"].lower() in ABSENT else cells["hint"]
+                asked = Asked(picture_of(cells["index"]), choice(cells["question"], options, hint))
                 kept = {name: value for name, value in cells.items() if name not in LEFT_OUT}
-                add(rows, str(int(cells["index"])), Row(kept, options, answer), path)
+                add(rows, str(int(cells["index"])), Row(asked, kept, options, answer), path)
         for question, rotations in _by_question(rows).items():
             if len(rotations) != len(rows[rotations[0]].options):
                 raise ValueError(
@@ -97,6 +102,32 @@ def option_of(said: str, options: Mapping[str, str]) -> str:
         return leading[1]
     contained = [letter for letter, text in options.items() if text.lower() in said.lower()]
     return contained[0] if len(contained) == 1 else ""
+
+
+def tsv_of(folder: Path, split: str) -> Path:
+    """The file of a split."""
+    return folder / f"mmbench_{split}.tsv"
+
+
+def picture_of(index: str) -> str:
+    """The name of the picture of a row: rotations of a question share it."""
+    return f"{int(index) % ROTATION}.jpg"
+
+
+def unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The pictures inside a TSV by name, one a question. Raises ValueError for a cell that holds none."""
+    for cells in _cells(path):
+        if int(cells["index"]) < ROTATION:
+            try:
+                yield picture_of(cells["index"]), base64.b64decode(cells["image"], validate=True)
+            except ValueError as error:
+                raise ValueError(f"{path}: row {cells['index']} holds no picture in base64: {error}") from error
+
+
+def _cells(path: Path) -> Iterator[dict[str, str]]:
+    csv.field_size_limit(sys.maxsize)  # a cell holds a picture in base64
+    with found(path).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file, delimiter="\t")
 
 
 def _by_question(rows: Mapping[str, Row]) -> dict[str, list[str]]:

@@ -17,21 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from transfer.dialogue.scoring.base import Benchmark, Floats, Release, Verdict
+from transfer.dialogue.scoring.base import Asked, Benchmark, Floats, Release, Verdict
 from transfer.dialogue.scoring.files import add
+from transfer.dialogue.scoring.prompts import SHORT, short
 
 PERCEPTION = tuple("existence count position color posters celebrity scene landmark artwork OCR".split())
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 TASKS = (*PERCEPTION, *COGNITION)
 COUNTS = ("right", "questions", "both", "images")  # of one sub-task
 LABELS = {"Yes": "yes", "No": "no"}
-ENDINGS = ("Please answer yes or no.", "Answer the question using a single word or phrase.")
+ENDINGS = ("Please answer yes or no.", SHORT)
+SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
 class YesNo:
     """One of the two questions for an image."""
 
+    asked: Asked
     task: str
     image: str  # "existence/0001"
     answer: str  # "yes" or "no"
@@ -42,6 +45,7 @@ class MME(Benchmark[YesNo]):
 
     metric = "mme_perception"
     files = f"a folder for each of {', '.join(PERCEPTION)}"
+    pictures = "the release itself"
     splits = {"release": Release((2374, 2114), "here")}
 
     def read(self, folder: Path, split: str) -> dict[str, YesNo]:
@@ -53,10 +57,16 @@ class MME(Benchmark[YesNo]):
         for task in (task for task in TASKS if (folder / task).is_dir()):
             inside = folder / task / "questions_answers_YN"
             for path in sorted((inside if inside.is_dir() else folder / task).glob("*.txt")):
+                image, picture = f"{task}/{path.stem}", _picture(folder, task, path.stem)
                 for question, answer in _pair(path):
-                    image = f"{task}/{path.stem}"
-                    add(questions, f"{image}/{bare(question)}", YesNo(task, image, answer), path)
+                    asked = Asked(picture, short(bare(question)))
+                    add(questions, f"{image}/{bare(question)}", YesNo(asked, task, image, answer), path)
         return questions
+
+    def line(self, item: str, question: YesNo) -> dict[str, Any]:
+        """LLaVA's id, which two questions share; the text tells them apart."""
+        suffix = PurePosixPath(str(question.asked.image)).suffix
+        return {**super().line(item, question), "question_id": f"{question.image}{suffix}"}
 
     def key(self, entry: Mapping[str, Any]) -> str:
         """Sub-task, image without suffix, and the bare question."""
@@ -102,6 +112,16 @@ def bare(question: str) -> str:
     for ending in ENDINGS:
         question = question.replace(ending, " ")
     return re.sub(r"\s+", " ", question).strip()
+
+
+def _picture(folder: Path, task: str, stem: str) -> str:
+    """Path below the release. Raises ValueError where there is none of the known kinds."""
+    inside = folder / task / "images"
+    for suffix in SUFFIXES:
+        path = (inside if inside.is_dir() else folder / task) / f"{stem}{suffix}"
+        if path.is_file():
+            return path.relative_to(folder).as_posix()
+    raise ValueError(f"{folder / task} has questions about {stem} and no {stem} with one of {', '.join(SUFFIXES)}")
 
 
 def _pair(path: Path) -> list[tuple[str, str]]:

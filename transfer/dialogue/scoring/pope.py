@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from transfer.dialogue.scoring.base import Benchmark, Floats, Release, Verdict
+from transfer.dialogue.scoring.base import Asked, Benchmark, Floats, Release, Verdict
 from transfer.dialogue.scoring.files import add, read_lines, schema_of, text_of
+from transfer.dialogue.scoring.prompts import short
 
 Negatives = Literal["random", "popular", "adversarial"]
 SAMPLINGS: tuple[Negatives, ...] = get_args(Negatives)
@@ -25,6 +26,7 @@ COUNTS = ("tp", "fp", "fn", "right", "yes", "n")  # of one file
 class Object:
     """A question for an object."""
 
+    asked: Asked
     image: str
     sampling: Negatives
     there: bool
@@ -35,6 +37,7 @@ class POPE(Benchmark[Object]):
 
     metric = "pope"
     files = "coco_pope_random.json, coco_pope_popular.json and coco_pope_adversarial.json, or coco/ with them"
+    pictures = "COCO's val2014"
     splits = {"coco": Release((9000, 8910), "here")}
 
     def read(self, folder: Path, split: str) -> dict[str, Object]:
@@ -48,7 +51,8 @@ class POPE(Benchmark[Object]):
                     label = text_of(entry, "label")
                     if label not in ("yes", "no"):
                         raise ValueError(f"{path}: question {entry['question_id']} has label {label!r}, not yes or no")
-                    question = Object(text_of(entry, "image"), sampling, label == "yes")
+                    image = text_of(entry, "image")
+                    question = Object(Asked(image, short(text_of(entry, "text"))), image, sampling, label == "yes")
                     add(questions, f"{sampling}/{entry['question_id']}", question, path)
         return questions
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.dialogue.scoring.base import Benchmark, Floats, Release, Verdict
-from transfer.dialogue.scoring.files import add, found, read_json, schema_of
+from transfer.dialogue.scoring.base import Asked, Benchmark, Floats, Release, Verdict
+from transfer.dialogue.scoring.files import add, found, read_json, schema_of, text_of
+from transfer.dialogue.scoring.prompts import choice
 
 LETTERS = "ABCDE"
 SENTENCE = re.compile(r"The answer is ([A-Z]).")
@@ -21,9 +22,14 @@ SENTENCE = re.compile(r"The answer is ([A-Z]).")
 class Choice:
     """A question with its options."""
 
+    asked: Asked
     answer: str  # the right letter
     options: int
-    pictured: bool
+
+    @property
+    def pictured(self) -> bool:
+        """Whether it is about a picture."""
+        return self.asked.image is not None
 
 
 class ScienceQA(Benchmark[Choice]):
@@ -31,6 +37,7 @@ class ScienceQA(Benchmark[Choice]):
 
     metric = "sqa_acc"
     files = "problems.json and pid_splits.json"
+    pictures = "images/test or images/val of the release"
     drawn = "questions"
     splits = {"test": Release((4241,), "here"), "val": Release((4241,), "here")}
 
@@ -44,8 +51,10 @@ class ScienceQA(Benchmark[Choice]):
         with schema_of(found(path)):
             for item in map(str, ids):
                 entry = problems[item]
-                choice = Choice(LETTERS[entry["answer"]], len(entry["choices"]), bool(entry["image"]))
-                add(questions, item, choice, places)
+                options = dict(zip(LETTERS, entry["choices"], strict=False))
+                picture = f"{item}/{entry['image']}" if entry["image"] else None
+                asked = Asked(picture, choice(text_of(entry, "question"), options, text_of(entry, "hint")))
+                add(questions, item, Choice(asked, LETTERS[entry["answer"]], len(options)), places)
         return questions
 
     def judge(self, questions: Mapping[str, Choice], answers: Mapping[str, str]) -> Sequence[Verdict]:

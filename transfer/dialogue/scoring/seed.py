@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.dialogue.scoring.base import Benchmark, Floats, Release, Verdict
+from transfer.dialogue.scoring.base import Asked, Benchmark, Floats, Release, Verdict
 from transfer.dialogue.scoring.files import add, read_json, schema_of, text_of
+from transfer.dialogue.scoring.prompts import choice
 
 LETTERS = "ABCD"
 
@@ -18,6 +19,7 @@ LETTERS = "ABCD"
 class Letter:
     """A question with its right letter."""
 
+    asked: Asked
     image: str
     answer: str
 
@@ -27,6 +29,7 @@ class SEED(Benchmark[Letter]):
 
     metric = "seed_i_acc"
     files = "SEED-Bench.json"
+    pictures = "SEED-Bench-image of the release"
     splits = {"image": Release((14_233,), "here")}
 
     def read(self, folder: Path, split: str) -> dict[str, Letter]:
@@ -42,7 +45,10 @@ class SEED(Benchmark[Letter]):
                     raise ValueError(
                         f"{path}: question {entry['question_id']} has answer {answer!r}, not one of {LETTERS}"
                     )
-                add(questions, str(entry["question_id"]), Letter(str(entry["data_id"]), answer), path)
+                image = str(entry["data_id"])
+                options = {letter: text_of(entry, f"choice_{letter.lower()}") for letter in LETTERS}
+                asked = Asked(image, choice(text_of(entry, "question"), options, ""))
+                add(questions, str(entry["question_id"]), Letter(asked, image, answer), path)
         return questions
 
     def judge(self, questions: Mapping[str, Letter], answers: Mapping[str, str]) -> Sequence[Verdict]:

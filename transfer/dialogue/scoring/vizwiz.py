@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from transfer.dialogue.scoring.base import Release
+from transfer.dialogue.scoring.base import Asked, Release
 from transfer.dialogue.scoring.files import add, read_json, schema_of, text_of
+from transfer.dialogue.scoring.prompts import UNSURE, short
 from transfer.dialogue.scoring.vqa import Answered, SoftAccuracy, as_json, people
 
 
@@ -17,6 +18,7 @@ class VizWiz(SoftAccuracy):
 
     metric = "vizwiz_acc"
     files = "val.json or test.json"
+    pictures = "VizWiz's val or test"
     splits = {"val": Release((4319,), "here"), "test": Release((8000,), "server")}
 
     def read(self, folder: Path, split: str) -> dict[str, Answered]:
@@ -27,7 +29,8 @@ class VizWiz(SoftAccuracy):
         with schema_of(path):
             for entry in read_json(path):
                 image = text_of(entry, "image")
-                add(questions, _stem(image), Answered(image, people(entry) if here else ()), path)
+                asked = Asked(image, short(f"{text_of(entry, 'question')}\n{UNSURE}"))
+                add(questions, _stem(image), Answered(asked, image, people(entry) if here else ()), path)
         return questions
 
     def key(self, entry: Mapping[str, Any]) -> str:

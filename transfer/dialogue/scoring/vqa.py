@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transfer.dialogue.scoring.base import Floats, Submitted, Verdict
+from transfer.dialogue.scoring.base import Asked, Floats, Submitted, Verdict
 from transfer.dialogue.scoring.files import text_of
 from transfer.dialogue.scoring.vqa_norm import Normalisation, normalised, soft_accuracy
 
@@ -16,6 +16,7 @@ PEOPLE = 10
 class Answered:
     """A question with the answers of ten people; none where only the server has them."""
 
+    asked: Asked
     image: str
     answers: tuple[str, ...]
 

@@ -1,4 +1,5 @@
-"""Named sizes of the two backbones, and nothing else: `tiny` (embedded scale), `base16` and `large14` (the paper's).
+"""Named sizes of the two backbones, and nothing else: `tiny` (embedded scale), `base16` and `large14` (the paper's),
+`small16` (for one GPU: timm `vit_small_patch16_224` with DeiT's drop-path, and a small OPT from scratch).
 
 Source: LCL paper 4.1 and A.1 (ViT-B/16, ViT-L/14, drop-path 0.2, layer scale, OPT-125M); timm `vit_base_patch16_224`
 and `vit_large_patch14_224`; transformers `OPTConfig` defaults. The initial layer scale is BEiT's choice by depth (not
@@ -89,6 +90,16 @@ SIZES = {
             ),
             language=LanguageSize(
                 name="tiny", width=128, depth=3, heads=2, ffn=512, positions=256, init_std=_TINY_STD
+            ),
+        ),
+        Size(
+            name="small16",
+            vision=VisionSize(
+                name="small16", image_size=224, patch_size=16, width=384, depth=12, heads=6,
+                drop_path=0.1, layer_scale=0.1,
+            ),
+            language=LanguageSize(
+                name="opt_small", width=512, depth=6, heads=8, ffn=2048, positions=2048, vocab_size=50272
             ),
         ),
         Size(

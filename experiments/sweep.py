@@ -20,6 +20,7 @@ from experiments.launching import manifest
 from experiments.launching.launchers import NAMES, get_launcher
 from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
+from experiments.planning.cluster import on_clusters
 from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan, listing
 from experiments.planning.price import finished, price
@@ -155,6 +156,8 @@ def sweep(options: argparse.Namespace) -> int:
         print(listing(plan, records))
         measured = [*records, *held.records_of(published)]
         print(price(plan, records, finished(scale.name, measured)))
+        if not scale.embedded:
+            print(on_clusters(plan, records, config.distributed.ranks))
         return EXIT_DONE
     began = time.monotonic()
     if options.migrate:

@@ -87,6 +87,11 @@ class RunRecord:
         """The whole specification the run was made with, every setting in it."""
         return merge(self.spec, self.defaults)
 
+    @property
+    def process_seconds(self) -> float:
+        """Of all processes that did the run together; `env` says how many, where there were several."""
+        return self.seconds * int(self.env.get("ranks", "1"))
+
 
 def metric_key(dataset: str, metric: str) -> str:
     """Key of a metric on a test set in RunRecord.metrics: "coco/tr1"."""

@@ -82,7 +82,7 @@ def _cost(run: PlannedRun, known: Known) -> Cost:
         return Cost(0, 0.0, 0.0)
     images, found = run.spec.images, known.of(run)
     if not found:
-        return Cost(images, None, _closed_form(run.spec))
+        return Cost(images, None, closed_form(run.spec))
     tokens = [each.lm_tokens / each.images_seen for each in found if each.lm_tokens is not None]
     return Cost(
         images,
@@ -117,15 +117,20 @@ def _sum(values: Sequence[float | None], trained: Sequence[tuple[PlannedRun, Cos
     return f"{said}, without {len(lost)} runs such as {lost[0]}" if known and lost else said
 
 
-def _closed_form(spec: PretrainSpec) -> float | None:
+def closed_form(spec: PretrainSpec) -> float | None:
     """FLOPs of a pre-training with full rows; None for an objective without a formula."""
-    assert spec.objective is not None and spec.data is not None
-    vision, language = spec.model["vision"], spec.model["language"]
-    sizes = Sizes(vision=vision, language=language, vocabulary=_vocabulary(spec))
-    config = spec.objective.config
-    work = _full_rows(spec.data, sizes, int(config.get("queries", sizes.patches)), spec.images_per_step)
-    step = step_flops(spec.objective.name, config, sizes, work)
+    assert spec.objective is not None
+    sizes, work = work_of(spec)
+    step = step_flops(spec.objective.name, spec.objective.config, sizes, work)
     return None if step is None else step / spec.images_per_step * spec.images
+
+
+def work_of(spec: PretrainSpec) -> tuple[Sizes, Work]:
+    """The backbones of a pre-training, and a step of it with full rows, in all layouts that its corpus can have."""
+    assert spec.objective is not None and spec.data is not None
+    sizes = Sizes(vision=spec.model["vision"], language=spec.model["language"], vocabulary=_vocabulary(spec))
+    slots = int(spec.objective.config.get("queries", sizes.patches))
+    return sizes, _full_rows(spec.data, sizes, slots, spec.images_per_step)
 
 
 def _full_rows(data: CorpusSpec, sizes: Sizes, slots: int, images: int) -> Work:

@@ -214,7 +214,7 @@ def cost(filled: Filled) -> Grid:
                 _mean([run.lm_passes for run in runs], "{:.0f}"),
                 _mean(tokens, "{:.3g}"),
                 _mean([run.train_flops for run in runs], "{:.3g}"),
-                _mean([run.seconds for run in runs], "{:,.0f}"),
+                _mean([run.process_seconds for run in runs], "{:,.0f}"),
                 _mean([run.coverage["skipped"] for run in runs if "skipped" in run.coverage], "{:,.0f}"),
                 *(_mean([r.metrics[key] for r in runs if key in r.metrics], "{:.3g}") for key in DIAGNOSTICS),
                 Cell("; ".join(alarms(filled, row)) or "none"),

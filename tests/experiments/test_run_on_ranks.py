@@ -94,6 +94,7 @@ def test_two_processes_leave_the_encoder_and_the_record_of_one(tmp_path: Path, c
     assert two.lm_passes == one.lm_passes
     assert two.train_flops == pytest.approx(one.train_flops, rel=0.1)  # rows are padded to the longest of a rank
     assert (one.env.get("ranks"), two.env.get("ranks")) == (None, "2")
+    assert one.process_seconds == one.seconds and two.process_seconds == 2 * two.seconds
 
 
 def test_a_rank_that_is_killed_is_named_and_one_process_continues(

@@ -48,12 +48,13 @@ def test_meanings_are_the_comments_of_the_fields() -> None:
 def test_values_differ_by_scale_and_a_prefix_chooses() -> None:
     said = list_settings("pretrain", Suite())
     assert (
-        "pretrain.images = 32000 at tiny, 2048000000 at base16, 13107200000 at large14\n      a whole number; " in said
+        "pretrain.images = 32000 at tiny, 29900800 at small16, 2048000000 at base16, 13107200000 at large14\n"
+        "      a whole number; " in said
     )
     assert "pretrain.optim.lr.others" in said and "data." not in said and "text_lm" not in said
     assert list_settings("pretrain.images", Suite()).count(" = ") == 1, "not images_per_step as well"
     full = list_settings("full.classify.crop", Suite())
-    assert "0.9,1.0 at tiny, 0.08,1.0 at base16" in full
+    assert "0.9,1.0 at tiny, 0.08,1.0 at small16, 0.08,1.0 at base16" in full
 
 
 @pytest.mark.parametrize(

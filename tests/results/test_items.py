@@ -121,7 +121,10 @@ def test_equal_scores_give_equal_bytes_and_leave_the_file_alone(tmp_path: Path, 
         (b"not gzip", "not gzipped text"),
         (gzip.compress(b"dataset,score\n", mtime=0), "columns dataset, score; expected dataset, score, group_id"),
         (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d\n", mtime=0), "line 2: 4 fields, expected 5"),
-        (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d,nan\n", mtime=0), "line 2: 'nan' is no finite number"),
+        (
+            gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d,nan\n", mtime=0),
+            "line 2: 'nan' is no finite number",
+        ),
         (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d,x\n", mtime=0), "line 2: 'x' is no finite number"),
     ],
 )

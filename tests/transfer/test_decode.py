@@ -75,6 +75,27 @@ class Rereading(Decoder):
         return self.of(everything, masks.causal(valid), positions)[:, -x.shape[1] :]
 
 
+class Everything(Decoder):
+    """What comes next depends as much on every token before as on the last: a beam's history cannot be mixed up."""
+
+    width, kept_per_token = 1, 2
+
+    def embed(self, ids):
+        return ids[..., None].float()
+
+    def logits(self, y):
+        return 3 * y
+
+    def forward(self, x, allowed, position_ids):
+        told = (x[..., 0] * (1.3 + position_ids)).cumsum(dim=1)
+        return torch.cos(told[..., None] * torch.linspace(1, 2, 64))
+
+    def read_on(self, x, seen):
+        everything = seen.update(x[:, None], x[:, None], 0)[0][:, 0]
+        positions = torch.arange(everything.shape[1]).expand(everything.shape[:2])
+        return self.forward(everything, None, positions)[:, -x.shape[1] :]
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_memory_changes_no_caption(model, beams):
     config = Decoding(beams=beams, max_tokens=10)
@@ -127,11 +148,13 @@ def test_result_does_not_depend_on_the_batch(model, beams):
 
 
 @pytest.mark.parametrize("length_penalty", [1.0, 0.0])
-def test_enough_beams_find_the_best_of_all_hypotheses(model, length_penalty):
+@pytest.mark.parametrize("forgetful", [True, False])
+def test_enough_beams_find_the_best_of_all_hypotheses(model, length_penalty, forgetful):
+    model, width = (model, 32) if forgetful else (Everything(), 1)
     never = set(range(64)) - {2, 7, 8, 9}  # EOS and three words
     config = Decoding(beams=27, max_tokens=3, length_penalty=length_penalty)
-    found = generate(model, prefixes(3, seed=3), 2, never, config)
-    for prefix, ids in zip(prefixes(3, seed=3), found, strict=True):
+    found = generate(model, prefixes(12, seed=3)[..., :width], 2, never, config)
+    for prefix, ids in zip(prefixes(12, seed=3)[..., :width], found, strict=True):
         every = {}
         after = {said: next_log_probabilities(model, prefix, list(said), never)
                  for count in range(3) for said in itertools.product((7, 8, 9), repeat=count)}  # fmt: skip

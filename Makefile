@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Tests in as many processes as there are cores, at most four: each holds 3 GB. A file's tests stay together.
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help table1 table3 table5 test test-slurm check mutate format setup smollm2 clean
 help:  ## list the targets
@@ -18,7 +20,7 @@ table5: $(VENV)/.ready  ## LCL on LAION, MMC4, OBELICS and a mixture -> results/
 	$(BIN)/python -m experiments.sweep table5 $(ARGS)
 
 test: $(VENV)/.ready  ## every test
-	$(BIN)/python -m pytest -m "not slurm" $(ARGS)
+	$(BIN)/python -m pytest -m "not slurm" $(SPREAD) $(ARGS)
 
 test-slurm: $(VENV)/.ready  ## sweeps on a real SLURM, which the tests start on this machine and end
 	$(BIN)/python -m pytest -m slurm tests/slurm -rs $(ARGS)
@@ -27,7 +29,7 @@ check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about two m
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not slurm" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not slurm" $(SPREAD) $(ARGS)
 
 mutate: $(VENV)/.ready  ## break each property of the objectives once: a test must notice (5 to 10 minutes, not in CI)
 	$(BIN)/python -m tests.mutants $(ARGS)

@@ -4,7 +4,8 @@ Source: huggingface/transformers `AutoModelForCausalLM`; a folder, a cached hub 
 de-quantised to be trained (transformers with the packages gguf and accelerate). Code that comes with a model is not
 run, and of pickled weights only tensors are read.
 
-Shape letters: b rows, t tokens, d width, n selected positions, v vocabulary.
+Shape letters: b rows, t tokens, k tokens to attend (those read before, too), d width, n selected positions,
+v vocabulary.
 """
 
 import copy
@@ -18,7 +19,7 @@ from filelock import FileLock
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, OPTConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, OPTConfig
 
 from backbones import masks
 from backbones.lm import Decoder
@@ -74,7 +75,7 @@ class CausalLM(Decoder):
     """Any causal language model whose logits are a linear map of its last states, tied to its embedding or not."""
 
     def __init__(self, model: Any) -> None:
-        """Raises ValueError where logits or positions are computed in another way, as far as a short text shows."""
+        """Raises ValueError where logits, positions or memory work in another way, as far as a short text shows."""
         super().__init__()
         whole = model.eval()
         embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
@@ -83,12 +84,23 @@ class CausalLM(Decoder):
         self.width: int = embedding.weight.shape[1]
         ids = torch.arange(_CHECKED)[None] % embedding.num_embeddings
         with torch.no_grad():
-            states = self(self.embed(ids), masks.causal(torch.ones_like(ids, dtype=torch.bool)), ids)
+            x, seen = self.embed(ids), DynamicCache()
+            states = self(x, masks.causal(torch.ones_like(ids, dtype=torch.bool)), ids)
             off = float((self.logits(states[0]) - whole(input_ids=ids).logits[0]).abs().max())
+            in_two = torch.cat([self.read_on(x[:, :-2], seen), self.read_on(x[:, -2:], seen)], dim=1)
+            forgot = float((in_two - states).abs().max())
+            self.kept_per_token = (
+                sum(layer.keys[0].numel() + layer.values[0].numel() for layer in seen.layers) // _CHECKED
+            )
         if not off < _CLOSE:
             raise ValueError(
                 f"a {type(whole).__name__} gives other logits when its last states are read directly (off by "
                 f"{off:.3g}): it scales or masks in a way of its own; choose another model, such as a Llama"
+            )
+        if not forgot < _CLOSE:
+            raise ValueError(
+                f"a {type(whole).__name__} gives other states when it reads a text in two parts (off by "
+                f"{forgot:.3g}): it remembers otherwise than by keys and values; choose another model, such as a Llama"
             )
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -100,13 +112,28 @@ class CausalLM(Decoder):
         self, x: Float[Tensor, "b t d"], allowed: Bool[Tensor, "b t t"], position_ids: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b t d"]:
         """States after the final norm."""
+        return self._states(x, allowed, position_ids, None)
+
+    def read_on(self, x: Float[Tensor, "b t d"], seen: DynamicCache) -> Float[Tensor, "b t d"]:
+        """As `Decoder.read_on`."""
+        allowed, positions = masks.following(x.shape[0], x.shape[1], seen.get_seq_length(), x.device)
+        return self._states(x, allowed, positions, seen)
+
+    def _states(
+        self,
+        x: Float[Tensor, "b t d"],
+        allowed: Bool[Tensor, "b t k"],
+        position_ids: Int[Tensor, "b t"],
+        seen: DynamicCache | None,
+    ) -> Float[Tensor, "b t d"]:
         # As in lm.py: on CPU written-out attention.
         self.decoder.config._attn_implementation = "eager" if x.device.type == "cpu" else "sdpa"
         out = self.decoder(
             inputs_embeds=x,
             attention_mask=masks.additive(allowed, x.dtype),
             position_ids=position_ids,
-            use_cache=False,
+            past_key_values=seen,
+            use_cache=seen is not None,
         )
         states: Tensor = out.last_hidden_state
         return states

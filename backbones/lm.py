@@ -4,7 +4,8 @@ Source: LCL paper A.1 (OPT-125M, random initialisation); huggingface/transformer
 is ours because the library derives positions and masks from a padding mask, and because a mask of `None` means causal
 there: here the mask and the positions are always given.
 
-Shape letters: b rows, t tokens, d width, n selected positions, v vocabulary.
+Shape letters: b rows, t tokens, k tokens to attend (those read before, too), d width, n selected positions,
+v vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import OPTConfig, OPTModel
+from transformers import DynamicCache, OPTConfig, OPTModel
 
 from backbones import masks
 from backbones.sizes import LanguageSize
@@ -24,6 +25,7 @@ class Decoder(nn.Module, ABC):
     """What a head needs of a language model it reads or writes with; ours, or one from elsewhere (llm.py)."""
 
     width: int
+    kept_per_token: int  # numbers that `read_on` keeps of a token: keys and values of all layers
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -34,6 +36,13 @@ class Decoder(nn.Module, ABC):
         self, x: Float[Tensor, "b t d"], allowed: Bool[Tensor, "b t t"], position_ids: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b t d"]:
         """Last states. allowed: [row, i, j] is True where position i may attend position j."""
+
+    @abstractmethod
+    def read_on(self, x: Float[Tensor, "b t d"], seen: DynamicCache) -> Float[Tensor, "b t d"]:
+        """Last states of tokens that follow those read into `seen`, left to right; `seen` then holds them as well.
+
+        seen: keys and values of every layer. No row is padded, so rows of it may be chosen by `seen.reorder_cache`.
+        """
 
     @abstractmethod
     def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
@@ -52,6 +61,7 @@ class LanguageModel(Decoder):
                 "use the tokenizer of that model, or a size whose vocabulary is open"
             )
         self.size, self.width, self.depth, self.vocab_size = size, size.width, size.depth, vocab_size
+        self.kept_per_token = 2 * size.depth * size.width
         config = OPTConfig(
             vocab_size=vocab_size,
             hidden_size=size.width,
@@ -90,9 +100,24 @@ class LanguageModel(Decoder):
         before_layer: called as (index of the layer, hidden states) before each layer; what it returns enters the layer.
         Raises ValueError where the rows are longer than the learned positions.
         """
-        if x.shape[1] > self.size.positions:
+        return self._states(x, allowed, position_ids, before_layer, None)
+
+    def read_on(self, x: Float[Tensor, "b t d"], seen: DynamicCache) -> Float[Tensor, "b t d"]:
+        """As `Decoder.read_on`. Raises ValueError where the rows become longer than the learned positions."""
+        allowed, positions = masks.following(x.shape[0], x.shape[1], seen.get_seq_length(), x.device)
+        return self._states(x, allowed, positions, None, seen)
+
+    def _states(
+        self,
+        x: Float[Tensor, "b t d"],
+        allowed: Bool[Tensor, "b t k"],
+        position_ids: Int[Tensor, "b t"],
+        before_layer: Callable[[int, Tensor], Tensor] | None,
+        seen: DynamicCache | None,
+    ) -> Float[Tensor, "b t d"]:
+        if (length := allowed.shape[2]) > self.size.positions:
             raise ValueError(
-                f"rows have {x.shape[1]} tokens, but {self.size.name!r} has {self.size.positions} learned positions; "
+                f"rows have {length} tokens, but {self.size.name!r} has {self.size.positions} learned positions; "
                 "lower the sequence length of the data"
             )
         # On CPU written-out attention: bf16 fused attention takes ten times as long there, forward and backward. In
@@ -105,7 +130,10 @@ class LanguageModel(Decoder):
         for i, layer in enumerate(self.decoder.layers):
             if before_layer is not None:
                 hidden = before_layer(i, hidden)
-            hidden = layer(hidden, attention_mask=bias) if len(hidden) else _without_rows(layer, hidden)
+            if len(hidden):
+                hidden = layer(hidden, attention_mask=bias, past_key_values=seen)
+            else:
+                hidden = _without_rows(layer, hidden)
         norm = self.decoder.final_layer_norm
         return hidden if norm is None else norm(hidden)
 

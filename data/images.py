@@ -8,19 +8,21 @@ import hashlib
 import json
 import math
 import struct
+import warnings
 import zlib
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageFile, UnidentifiedImageError
-from torch import Tensor
 
 from data.document import Cause, ImageRef
 from data.errors import BadImage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -29,6 +31,8 @@ MAX_PIXELS = 25_000_000  # open_clip drops larger pictures too
 HARD_MAX_PIXELS = 128_000_000
 # Pillow raises at twice this number, so no reader in the process can decode more than the backstop.
 Image.MAX_IMAGE_PIXELS = HARD_MAX_PIXELS // 2
+# From half of that on it warns on stderr; `max_pixels` has refused such a picture, or somebody wants it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Only pixel decoders: Pillow's other plug-ins include one that starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -174,8 +178,10 @@ class ImageTransform:
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
-    def normalise(self, images: UInt8[Tensor, "m s s 3"]) -> Float[Tensor, "m 3 s s"]:
+    def normalise(self, images: "UInt8[Tensor, 'm s s 3']") -> "Float[Tensor, 'm 3 s s']":
         """The encoder's input from stacked `train` or `eval` crops: channels first, (x / 255 - mean) / std."""
+        import torch  # only here: processes that read and crop (data/loading/reader.py) do without
+
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         # A tensor: by a number CUDA multiplies with its reciprocal, which rounds otherwise than the CPU's division.

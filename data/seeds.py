@@ -1,9 +1,12 @@
 """Randomness by name: every random stream is derived from what it is for, never from when it runs."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stable_seed(*parts: str | int) -> int:
@@ -17,6 +20,8 @@ def generator(*parts: str | int) -> np.random.Generator:
     return np.random.default_rng(stable_seed(*parts))
 
 
-def torch_generator(*parts: str | int) -> torch.Generator:
+def torch_generator(*parts: str | int) -> "torch.Generator":
     """A CPU torch generator for the stream of that name."""
+    import torch  # only here: processes that read documents (data/loading/reader.py) do without
+
     return torch.Generator().manual_seed(stable_seed(*parts))

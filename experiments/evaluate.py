@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -17,11 +18,18 @@ from experiments.configuration.recipe import SCALES, get_scale
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Resolver
 from experiments.planning.specs import PlannedRun, PretrainSpec, Written
-from results import record
-from results.markdown import table as markdown_table
-from results.schema import BLIND, Mode, Row, RunRecord, Status, metric_key
+from experiments.publishing.evaluated import SHUFFLED, SHUFFLED_TOO, Evaluated, page
+from experiments.tables import TABLE1
+from results import items, record
+from results.resampling import metrics_of
+from results.schema import BLIND, Mode, Row, Status
 
-MODES = tuple(mode for mode in get_args(Mode) if mode != BLIND)
+# What the scores of test items are read by: the columns of all tasks, and captions given to other images.
+COLUMNS = (
+    *TABLE1.columns,
+    *(replace(column, metric=SHUFFLED + SHUFFLED_TOO) for column in TABLE1.columns if column.metric == SHUFFLED_TOO),
+)
+BASELINE = "caption"  # the one task that a head can be trained for without an image
 
 EPILOG = """\
 encoders:
@@ -31,6 +39,9 @@ encoders:
   hf:DIR                                 a folder of transformers: a CLIP or SigLIP vision tower
   lcl: --weights FILE                    the released LCL checkpoint (.pt)
   runs/pretrain-lcl-...                  an encoder pre-trained here
+
+--mode blind --tasks caption, without an encoder, trains the same captions without an image: what a caption score is
+worth. Later pages with the same settings print the difference.
 
 The same command again does only what is missing. Exit codes are those of experiments.sweep.
 """
@@ -44,11 +55,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--encoder", required=True, metavar="SOURCE", help="where it is from; see below")
+    made.add_argument("--encoder", metavar="SOURCE", help="where it is from; see below")
     made.add_argument("--weights", type=Path, metavar="FILE", help="its weights: only tensors are read from it")
     made.add_argument("--tasks", default=",".join(TASKS), help="some of %(default)s (default: all)")
     made.add_argument("--llm", metavar="SOURCE", help="captions are written by it: a folder, .gguf or cached hub name")
-    made.add_argument("--mode", default="frozen", choices=MODES, help="default: %(default)s")
+    made.add_argument("--mode", default="frozen", choices=get_args(Mode), help="default: %(default)s")
     made.add_argument("--scale", default="tiny", help=f"{', '.join(SCALES)}: recipe and data (default: %(default)s)")
     made.add_argument("--seed", type=int, default=0, metavar="N", help="of the transfer (default: %(default)s)")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
@@ -66,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Take the encoder in, do the transfers that are missing, print their scores."""
     tasks = _tasks(options.tasks)
+    _refuse_unread(options, tasks)
     if options.seed < 0:
         raise ConfigError(f"--seed is a whole number from 0 on, got {options.seed}")
     scale = get_scale(options.scale)
@@ -76,8 +88,9 @@ def evaluate(options: argparse.Namespace) -> int:
 
     config, known = with_embedded(preflight.with_precision(config), options.runs.resolve(), uses_it=scale.embedded)
     place = Place(runs=options.runs.resolve(), data=config.data)
-    encoder = _encoder(options, place, config)
-    row = Row(label=options.encoder, objective=None, data="mmc4", mode=options.mode)
+    encoder = None if options.mode == BLIND else _encoder(options, place, config)
+    title = options.encoder or "No encoder"
+    row = Row(label=title, objective=None, data="mmc4", mode=options.mode)
     resolver = Resolver(config, Suite(), known)
     transfers: list[PlannedRun] = []
     others: dict[str, PlannedRun] = {}
@@ -85,15 +98,32 @@ def evaluate(options: argparse.Namespace) -> int:
         run, extra = resolver.transfer(config, row, task, encoder, options.seed)
         transfers.append(run)
         others |= {each.run_id: each for each in extra.values()}
-    runs = [encoder, *others.values(), *transfers]
+    runs = [*([] if encoder is None else [encoder]), *others.values(), *transfers]
     if problems := dict.fromkeys(run.problem for run in runs if run.problem):
         raise ConfigError(f"{'; '.join(problems)}: set the folders with --set, or choose other --tasks")
     preflight.check([run for run in runs if not _done(place, run)], place)
     for run in runs:
         _do(place, run, scale.name)
-    records = [record.read(place.runs / run.run_id / record.RECORD_FILE) for run in transfers]
-    print("\n".join(_page(options.encoder, records)))
-    return EXIT_DONE if all(each.status is Status.DONE for each in records) else EXIT_INCOMPLETE
+    found = [_evaluated(place, run) for run in transfers]
+    blind = None
+    if BASELINE in tasks:
+        baseline, _ = resolver.transfer(config, replace(row, mode=BLIND), BASELINE, None, options.seed)
+        blind = _evaluated(place, baseline) if _done(place, baseline) else None
+    print("\n".join(page(title, found, blind)))
+    return EXIT_DONE if all(each.record.status is Status.DONE for each in found) else EXIT_INCOMPLETE
+
+
+def _refuse_unread(options: argparse.Namespace, tasks: Sequence[str]) -> None:
+    """Raises ConfigError where an encoder is missing, or given and not read."""
+    if options.mode != BLIND:
+        if options.encoder is None:
+            raise ConfigError(f"--mode {options.mode} transfers an encoder: add --encoder SOURCE (see --help)")
+        return
+    for name in ("encoder", "weights"):
+        if (given := getattr(options, name)) is not None:
+            raise ConfigError(f"--{name} {given} is not read: --mode {BLIND} trains a head without an image")
+    if list(tasks) != [BASELINE]:
+        raise ConfigError(f"--mode {BLIND} is for captions, and --tasks is {','.join(tasks)}; add --tasks {BASELINE}")
 
 
 def _settings(options: argparse.Namespace, tasks: Sequence[str]) -> Mapping[str, Any]:
@@ -149,32 +179,10 @@ def _do(place: Place, run: PlannedRun, scale: str) -> None:
     execute(run.run_id, place, scale, bar=True)
 
 
-def _page(encoder: str, records: Sequence[RunRecord]) -> list[str]:
-    """A line for every declared metric of every task, and what it was measured under."""
-    lines, notes = [], []
-    for found in records:
-        spec = found.resolved
-        task, pictures = spec["task"], spec["recipe"]["pictures"]
-        known = _metrics_of(task)
-        for key, value in found.metrics.items():
-            dataset, _, metric = key.partition("/")
-            if metric in known:
-                chance = f"{found.chance[key]:.1f}" if key in found.chance else "–"
-                lines.append([task, dataset, metric, f"{value:.2f}", chance, str(found.items[dataset])])
-            if (twin := metric_key(dataset, f"shuffled_{metric}")) in found.metrics:
-                notes.append(f"- {key} with the captions of another image: {found.metrics[twin]:.2f}")
-        notes += [f"- {task}: written by {spec['inputs'][LLM]}"] if LLM in spec["inputs"] else []
-        notes += [f"- {key}: {why}" for key, why in found.unavailable.items()]
-        notes += [f"- {task}: {found.reason}"] if found.reason else []
-        notes.append(f"- {task}: {spec['mode']}, {pictures} pictures, seed {found.seed}, record {found.run_id}")
-    header = ["task", "test set", "metric", "value", "chance", "images"]
-    return [f"# {encoder}", "", *markdown_table(header, lines, left=3), "", *notes]
-
-
-def _metrics_of(task: str) -> tuple[str, ...]:
-    from transfer.registry import get
-
-    return get(task).metrics
+def _evaluated(place: Place, run: PlannedRun) -> Evaluated:
+    folder = place.runs / run.run_id
+    scores = items.of_run(folder / record.ITEMS_FILE, COLUMNS) if (folder / record.ITEMS_FILE).exists() else {}
+    return Evaluated(record.read(folder / record.RECORD_FILE), {each.metric: each for each in metrics_of(scores)})
 
 
 if __name__ == "__main__":

@@ -187,17 +187,21 @@ def _run(
     from experiments.launching.forecast import forecast
     from experiments.running.hardware import environment
 
+    if options.launcher != "slurm":
+        preflight.check_ranks(config.distributed)
     preflight.check(missing, place)
     for run in missing:
         run.written.save(place.runs / run.run_id)
     cores = len(os.sched_getaffinity(0))
-    workers = options.workers or preflight.accelerators() or max(1, cores // options.threads)
+    together = config.distributed.ranks
+    workers = options.workers or max(1, (preflight.accelerators() or cores // options.threads) // together)
     machine = Machine(
         place=place,
         scale=plan.scale.name,
         workers=workers,
         threads=options.threads,
         objectives=options.objectives.resolve() if options.objectives is not None else None,
+        distributed=config.distributed,
         slurm=config.slurm,
         sweeps=tuple(
             manifest.write(place.runs, table, options.launcher, options.command, slots).name

@@ -8,7 +8,7 @@ Shape letters: n selected rows (pairs, targets), b rows of text, t tokens, d wid
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from backbones.precision import at_least_fp32
 from data.batch import Rows, TokenType
 from objectives.diagnostics import agreement
-from objectives.gather import all_reduce_sum, gather_rows, world_size
+from objectives.gather import all_reduce_sum, current_part, gather_rows, world_size
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -52,12 +52,19 @@ def total(losses: Losses) -> Tensor:
     anywhere adds a zero that is still connected to the graph. Every rank must call it.
     Raises ValueError where terms and weights do not name the same things.
     """
-    counts = _global(losses, [term.count for term in losses.terms.values()])
+    return weighted(losses, count_everywhere(losses, {name: term.count for name, term in losses.terms.items()}))
+
+
+def count_everywhere(losses: Losses, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The items of each term on all ranks, from those of this one. Every rank must call it; raises as `total`."""
+    found = _global(losses, [counts[name] for name in losses.terms])
+    return dict(zip(losses.terms, found, strict=True))
+
+
+def weighted(losses: Losses, counts: Mapping[str, Tensor]) -> Tensor:
+    """`total` where the items of all ranks are counted already."""
     ranks = world_size()
-    parts = [
-        losses.weights[name] * ranks * term.sum / count.clamp(min=1)
-        for (name, term), count in zip(losses.terms.items(), counts, strict=True)
-    ]
+    parts = [losses.weights[name] * ranks * term.sum / counts[name].clamp(min=1) for name, term in losses.terms.items()]
     return torch.stack(parts).sum()
 
 
@@ -91,6 +98,10 @@ def info_nce(
     this rank con_acc (mean of both directions), con_bound (ln n minus the loss, a bound on mutual information in nats),
     alignment and uniformity.
     """
+    part = current_part()
+    if part is not None:
+        found: tuple[Term, dict[str, Tensor]] = part.contrast(v, t, scale, groups, smoothing)
+        return found
     with torch.autocast(v.device.type, enabled=False):
         v, t = (F.normalize(at_least_fp32(x), dim=-1) for x in (v, t))
         both, offset = gather_rows(torch.cat([v, t], dim=-1))

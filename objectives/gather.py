@@ -6,8 +6,10 @@ padded counts. Without a process group every function is the one-rank case of th
 Shape letters: r rows on this rank, n rows on all ranks, d width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,6 +18,36 @@ from torch import Tensor
 from torch import distributed as dist
 
 _alone = False  # of this process
+
+
+class Part(ABC):
+    """A part of a rank's batch that is computed by itself (objectives/parts.py)."""
+
+    @abstractmethod
+    def gather(self, x: Tensor) -> tuple[Tensor, int]:
+        """What `gather_rows` gives, of all parts of all ranks."""
+
+    @abstractmethod
+    def contrast(self, v: Tensor, t: Tensor, scale: Tensor, groups: Tensor | None, smoothing: float) -> Any:
+        """What `info_nce` gives."""
+
+
+_part: ContextVar[Part | None] = ContextVar("part", default=None)  # of this thread
+
+
+@contextmanager
+def in_part(part: Part) -> Iterator[None]:
+    """Inside, what is computed is that part of a batch."""
+    before = _part.set(part)
+    try:
+        yield
+    finally:
+        _part.reset(before)
+
+
+def current_part() -> Part | None:
+    """The part that is computed; None for a batch as a whole."""
+    return _part.get()
 
 
 @contextmanager
@@ -53,6 +85,9 @@ def gather_rows(x: Shaped[Tensor, "r *d"]) -> tuple[Shaped[Tensor, "n *d"], int]
 
     Every rank must call it, also with no rows. Gradients of all ranks' uses flow back to the rank that owns the row.
     """
+    part = current_part()
+    if part is not None:
+        return part.gather(x)
     if world_size() == 1:
         return x, 0
     counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(world_size())]

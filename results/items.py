@@ -47,7 +47,7 @@ def export(table: Table, publication: Publication, runs: Path, folder: Path) -> 
     found: dict[str, Scores] = {}
     for run_id, record in wanted.items():
         here = runs / run_id / ITEMS_FILE
-        local = _collect(here, columns) if here.is_file() else {}
+        local = of_run(here, columns) if here.is_file() else {}
         for scores in (local, published.get(run_id, {})):
             if scores and _agree(scores, record):
                 found[run_id] = scores
@@ -93,7 +93,7 @@ def _checked(value: str, where: str) -> str:
     raise RecordError(f"{where}: {value!r} is no finite number")
 
 
-def _collect(path: Path, columns: Iterable[Column]) -> Scores:
+def of_run(path: Path, columns: Iterable[Column]) -> Scores:
     """Scores in a run's items.jsonl that a column is a function of."""
     wanted: dict[str, set[str]] = defaultdict(set)
     for column in columns:

@@ -47,7 +47,13 @@ class Documents:
 
 
 def train(
-    number: int, world: int, folder: str, matrices: Algorithm = "adamw", at: int = -1, event: str = ""
+    number: int,
+    world: int,
+    folder: str,
+    matrices: Algorithm = "adamw",
+    at: int = -1,
+    event: str = "",
+    micro_batch: int | None = None,
 ) -> dict[str, dict[str, torch.Tensor] | str]:
     """Weights after the run, and what ended it early. event: what happens to rank 1 at step `at`."""
     of, path = objective("lcl", torch.float64), Path(folder)
@@ -58,7 +64,7 @@ def train(
         fit(
             of, Shared(Documents(of, at, event)), groups, Optimisation(warmup_steps=3, clip_norm=1.0),
             run=Owned(path, Progress(path, "test"), may_write=lambda: None), seed=0,
-            cadence=Cadence(log_every=1, checkpoint_seconds=1e9),
+            cadence=Cadence(log_every=1, checkpoint_seconds=1e9), micro_batch=micro_batch,
         )  # fmt: skip
     except (Stopped, NonFiniteLoss) as error:
         ended = f"{type(error).__name__}: {error}"

@@ -66,8 +66,8 @@ def pool(folder: Path) -> Iterator[Ranks]:
         for pipe in pipes:
             pipe.close()
         for process in processes:
-            process.join(10)
-            process.kill()
+            process.kill()  # they hold nothing
+            process.join()
 
 
 def _serve(pipe: Connection) -> None:

@@ -20,8 +20,11 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "data": (),
     "results": (),
 }
-# Planning, collating and reading results are for machines without torch.
-WITHOUT_TORCH = ("results", "experiments.configuration", "experiments.planning", "experiments.tables")
+# Planning, collating and reading results are for machines without torch; a reader of documents is small.
+WITHOUT_TORCH = (
+    *("results", "experiments.configuration", "experiments.planning", "experiments.tables"),
+    *("data.loading.reader", "data.corpora", "data.readers.rematch", "data.readers.mmc4_pair", "data.loading.held_out"),
+)
 # The rooms of experiments/, each of which may use those before it.
 ROOMS = ("configuration", "planning", "running", "launching", "publishing", "command")
 # What a room of data/ may use of the others; the ground floor is open to all of them.

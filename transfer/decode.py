@@ -3,10 +3,9 @@
 Our choice, as the paper is silent: 5 beams, 30 new tokens, length penalty 1.0, no minimum, no repetition penalty, stop
 at EOS. A hypothesis scores its log-probability divided by its length (EOS included) to the power of the penalty.
 All prefixes of a call are equally long, so nothing is padded and a row's result does not depend on its neighbours.
-Every step runs the model on the whole sequence (no cache of keys and values): the models here are small, sequences
-short, and rows that have ended leave the batch.
+Each position is read once: keys and values are kept, rows that have ended leave the batch.
 
-Shape letters: b rows, p prefix positions, l tokens so far, d width, v vocabulary, k beams.
+Shape letters: b rows, p prefix positions, t tokens read at once, d width, v vocabulary, r rows that go on, k beams.
 """
 
 from collections.abc import Collection
@@ -15,9 +14,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
-from backbones import masks
 from backbones.lm import Decoder
+
+KEPT_BYTES = 8 * 2**30  # of keys and values at once; an image under OPT-1.3B and five beams takes 0.2 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,14 @@ def generate(
     banned = torch.tensor(sorted(set(never) - {eos}), dtype=torch.int64, device=prefix.device)
     if not len(prefix):
         return []
-    if decoding.beams == 1:
-        return _greedy(language, prefix, eos, banned, decoding.max_tokens)
-    return beam_search(language, prefix, eos, banned, decoding)
+    row = decoding.beams * (prefix.shape[1] + decoding.max_tokens) * language.kept_per_token * prefix.element_size()
+    result: list[list[int]] = []
+    for part in prefix.split(max(1, KEPT_BYTES // row)):
+        if decoding.beams == 1:
+            result += _greedy(language, part, eos, banned, decoding.max_tokens)
+        else:
+            result += beam_search(language, part, eos, banned, decoding)
+    return result
 
 
 def _greedy(
@@ -58,17 +64,18 @@ def _greedy(
 ) -> list[list[int]]:
     result: list[list[int]] = [[] for _ in range(len(prefix))]
     active = torch.arange(len(prefix), device=prefix.device)
-    ids = torch.zeros(len(prefix), 0, dtype=torch.int64, device=prefix.device)
-    for _ in range(max_tokens):
-        token = _log_probabilities(language, prefix, ids, banned).argmax(dim=1)
+    reading = _Reading(language, banned)
+    logp = reading.begin(prefix)
+    for length in range(1, max_tokens + 1):
+        token = logp.argmax(dim=1)
         for row, value in zip(active.tolist(), token.tolist(), strict=True):
             if value != eos:
                 result[row].append(value)
-        go_on = token != eos
-        if not go_on.any():
+        go_on = (token != eos).nonzero()[:, 0]
+        if not len(go_on) or length == max_tokens:
             break
-        prefix, active = prefix[go_on], active[go_on]
-        ids = torch.cat([ids, token[:, None]], dim=1)[go_on]
+        active = active[go_on]
+        logp = reading.go_on(go_on, token[go_on])
     return result
 
 
@@ -93,9 +100,11 @@ def beam_search(
     live = torch.full((len(prefix), k), -torch.inf, device=device)
     live[:, 0] = 0.0  # all beams start equal: only one may branch
     ended: list[list[tuple[float, list[int]]]] = [[] for _ in range(len(prefix))]
+    reading = _Reading(language, banned)
+    logp = reading.begin(prefix).repeat_interleave(k, dim=0)
+    place = active[:, None].expand(-1, k)  # of each beam among the rows that were read: the prefix is read once
     for length in range(1, decoding.max_tokens + 1):
         rows = len(active)
-        logp = _log_probabilities(language, prefix.repeat_interleave(k, dim=0), ids.flatten(0, 1), banned)
         vocabulary = logp.shape[1]
         if vocabulary < 2 * k:
             raise ValueError(f"{k} beams need a vocabulary of at least {2 * k} tokens, got {vocabulary}")
@@ -109,6 +118,7 @@ def beam_search(
                 _keep(ended[int(active[row])], float(score[row, rank]) / length**length_penalty, hypothesis, k)
         live, chosen = score.masked_fill(ends, -torch.inf).topk(k, dim=1)
         parents, token = beam.gather(1, chosen), token.gather(1, chosen)
+        place = place.gather(1, parents)
         history = ids.gather(1, parents[:, :, None].expand(-1, -1, ids.shape[2]))
         ids = torch.cat([history, token[:, :, None]], dim=2)
         best = (live[:, 0] / length**length_penalty).tolist()
@@ -117,9 +127,11 @@ def beam_search(
         ]
         if len(open_rows) < rows:
             keep = torch.tensor(open_rows, dtype=torch.int64, device=device)
-            prefix, ids, live, active = prefix[keep], ids[keep], live[keep], active[keep]
-        if not open_rows:
+            ids, live, active, token, place = ids[keep], live[keep], active[keep], token[keep], place[keep]
+        if not open_rows or length == decoding.max_tokens:
             break
+        logp = reading.go_on(place.flatten(), token.flatten())
+        place = torch.arange(len(logp), device=device).view(-1, k)
     for row, where in enumerate(active.tolist()):
         for value, hypothesis in zip(live[row].tolist(), ids[row].tolist(), strict=True):
             _keep(ended[where], value / decoding.max_tokens**length_penalty, hypothesis, k)
@@ -135,14 +147,25 @@ def _keep(hypotheses: list[tuple[float, list[int]]], score: float, ids: list[int
     del hypotheses[most:]
 
 
-def _log_probabilities(
-    language: Decoder, prefix: Float[Tensor, "b p d"], ids: Int[Tensor, "b l"], banned: Int[Tensor, " n"]
-) -> Float[Tensor, "b v"]:
-    x = torch.cat([prefix, language.embed(ids).to(prefix.dtype)], dim=1)
-    valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    positions = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-    last = language(x, masks.causal(valid), positions)[:, -1]
-    logits = language.logits(last).float()
-    if not logits.isfinite().all():
-        raise ValueError("the language model gives logits that are not finite; no captions are generated")
-    return logits.index_fill(1, banned, -torch.inf).log_softmax(dim=1)
+class _Reading:
+    """A language model that reads rows token by token and says how likely each next one is."""
+
+    def __init__(self, language: Decoder, banned: Int[Tensor, " n"]) -> None:
+        self._language, self._banned = language, banned
+        self._seen, self._dtype = DynamicCache(), torch.float32
+
+    def begin(self, prefix: Float[Tensor, "b p d"]) -> Float[Tensor, "b v"]:
+        """Log-probabilities of what follows each prefix."""
+        self._dtype = prefix.dtype
+        return self._read(prefix)
+
+    def go_on(self, rows: Int[Tensor, " r"], token: Int[Tensor, " r"]) -> Float[Tensor, "r v"]:
+        """Of what follows that token in each of those rows; a row may go on in several ways, or in none."""
+        self._seen.reorder_cache(rows)
+        return self._read(self._language.embed(token[:, None]).to(self._dtype))
+
+    def _read(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b v"]:
+        logits = self._language.logits(self._language.read_on(x, self._seen)[:, -1]).float()
+        if not logits.isfinite().all():
+            raise ValueError("the language model gives logits that are not finite; no captions are generated")
+        return logits.index_fill(1, self._banned, -torch.inf).log_softmax(dim=1)

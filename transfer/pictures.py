@@ -7,8 +7,11 @@ Shape letters: b images of the batch, s image side.
 """
 
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -25,7 +28,10 @@ from transfer.randaugment import rand_augment
 from transfer.stream import Stream
 
 HELD_BYTES = 256 * 2**20  # of decoded pictures kept by a process
+AHEAD = 2  # steps whose pictures are decoded while one trains
 CHECKED = 20  # steps in which every block must have had a gradient
+
+Crop = UInt8[np.ndarray, "s s 3"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,32 @@ class PictureStream(Stream[PictureBatch]):
         self._transform = data.encoder.transform.with_scale(config.crop)
         self._workers = workers
 
-    def _batch(self, epoch: int, index: np.ndarray) -> PictureBatch:
-        with ThreadPoolExecutor(self._workers) as pool:
-            crops = np.stack(list(pool.map(lambda place: self._crop(epoch, int(place)), index)))
-        return PictureBatch(self._transform.normalise(torch.from_numpy(crops)), self._learned(epoch, index))
+    def batches(self, start_step: int = 0) -> Iterator[PictureBatch]:
+        """As of any stream. Pictures of the next steps are decoded and cropped while a step trains."""
+        pool = ThreadPoolExecutor(self._workers)
+        try:
+            steps = iter(range(start_step, self.steps))
+            begun = deque(self._begin(pool, step) for step in islice(steps, AHEAD))
+            while begun:
+                epoch, index, crops = begun.popleft()
+                ready = [crop.result() for crop in crops]
+                begun.extend(self._begin(pool, step) for step in islice(steps, 1))
+                yield self._made(epoch, index, ready)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _crop(self, epoch: int, place: int) -> UInt8[np.ndarray, "s s 3"]:
+    def _begin(self, pool: ThreadPoolExecutor, step: int) -> tuple[int, np.ndarray, list[Future[Crop]]]:
+        epoch, index = self._drawn(step)
+        return epoch, index, [pool.submit(self._crop, epoch, int(place)) for place in index]
+
+    def _batch(self, epoch: int, index: np.ndarray) -> PictureBatch:
+        return self._made(epoch, index, [self._crop(epoch, int(place)) for place in index])
+
+    def _made(self, epoch: int, index: np.ndarray, crops: Sequence[Crop]) -> PictureBatch:
+        images = self._transform.normalise(torch.from_numpy(np.stack(crops)))
+        return PictureBatch(images, self._learned(epoch, index))
+
+    def _crop(self, epoch: int, place: int) -> Crop:
         rng = generator(self.seed, "transfer", "crop", epoch, self.split.item_ids[place])
         crop = self._transform.train(self._data.load(place), rng)
         crop = crop[:, ::-1] if rng.random() < self.config.flip else crop

@@ -50,11 +50,7 @@ class Stream(ABC, Generic[B]):
 
     def batch(self, step: int) -> B:
         """The batch of that step. Raises IndexError outside [0, steps)."""
-        if not 0 <= step < self.steps:
-            raise IndexError(f"step {step} is outside this run of {self.steps} steps")
-        size = self.config.batch
-        epoch, place = divmod(step, -(-len(self.split) // size))
-        return self._batch(epoch, self._epoch(epoch)[place * size : (place + 1) * size])
+        return self._batch(*self._drawn(step))
 
     def state(self) -> None:
         """What `batches` needs to go on besides the step: nothing."""
@@ -63,6 +59,14 @@ class Stream(ABC, Generic[B]):
         """Batches from a step to the end of the run."""
         for step in range(start_step, self.steps):
             yield self.batch(step)
+
+    def _drawn(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch of a step, and the places of its items in the split."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} is outside this run of {self.steps} steps")
+        size = self.config.batch
+        epoch, place = divmod(step, -(-len(self.split) // size))
+        return epoch, self._epoch(epoch)[place * size : (place + 1) * size]
 
     @abstractmethod
     def _batch(self, epoch: int, index: np.ndarray) -> B:

@@ -10,90 +10,25 @@ set holds too, steps of an epoch and how much of the rows is padding. The same a
 import argparse
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from data.audit.picture import draw
-from data.audit.survey import Pictures, Survey, packed, survey
+from data.audit.report import printed, report
+from data.audit.survey import Pictures, survey
+from data.audit.windows import Windows
 from data.corpora import find_shards, open_corpus
-from data.document import Bad, Cause, Corpus
+from data.document import Bad, Corpus
 from data.errors import CorpusError
 from data.loading.check import spread
 from data.loading.select import Rules
 from data.tokenizer import Tokenizer
 
 VOCABULARY = 4096  # of the BPE that counts tokens where no tokenizer is given
-SHOWN = 5  # shards and overlaps in the printed report
-
-
-def report(found: Survey, corpus: Corpus, seq_len: int, images_per_step: int) -> dict[str, Any]:
-    """Everything that is said about a corpus, as JSON values."""
-    wanted = found.documents - found.causes[Cause.NOT_CHOSEN.value]
-    return {
-        "corpus": {"name": corpus.name, "digest": corpus.digest, "entries": len(corpus)},
-        "documents": {
-            "looked_at": found.documents,
-            "used": found.used,
-            "not_chosen": found.causes[Cause.NOT_CHOSEN.value],
-            "broken": found.broken,
-            "broken_share_of_wanted": round(found.broken / wanted, 4) if wanted else None,
-            "same_text_as_one_before": found.same_text,
-        },
-        "images": {"named": found.images_named, "used": found.images_used, "exact_duplicates": found.duplicates},
-        "per_document": {
-            name: {"mean": round(float(np.mean(values)), 2), "median": float(np.median(values))} if values else None
-            for name, values in (("images", found.images), ("text_tokens", found.tokens), ("row_tokens", found.rows))
-        },
-        "text_tokens_per_image": round(sum(found.tokens) / found.images_used, 2) if found.images_used else None,
-        "causes": {cause: {"count": count, "examples": found.examples[cause]} for cause, count in found.causes.items()},
-        "worst_shards": dict(found.shards.most_common()),
-        "evaluation_overlap": found.overlap,
-        "steps_of_an_epoch": math.ceil(found.images_used / images_per_step),
-        "not_padding": {
-            "one_document_a_row": round(float(np.mean(found.rows)) / seq_len, 4) if found.rows else None,
-            "packed": round(packed(found.rows, seq_len), 4),
-        },
-    }
-
-
-def printed(said: dict[str, Any], images_per_step: int) -> str:
-    """The report as a page of text."""
-    documents, images, padding = said["documents"], said["images"], said["not_padding"]
-    lines = [
-        f"{said['corpus']['name']}: {documents['looked_at']:,} documents looked at",
-        f"  used         {documents['used']:>12,}",
-        f"  not chosen   {documents['not_chosen']:>12,}  sound, but the rules want none of their images",
-        f"  broken       {documents['broken']:>12,}  {_percent(documents['broken_share_of_wanted'])} of the wanted",
-        f"images used    {images['used']:>12,}  of {images['named']:,} named",
-        f"duplicates     {images['exact_duplicates']:>12,}  images equal to one before, byte for byte",
-        f"same text      {documents['same_text_as_one_before']:>12,}  documents equal to one before",
-    ]
-    for name, value in said["per_document"].items():
-        if value is not None:
-            lines.append(f"{name.replace('_', ' '):<14} {value['mean']:>12,}  a document (median {value['median']:g})")
-    lines.append(f"epoch          {said['steps_of_an_epoch']:>12,}  steps of {images_per_step:,} images")
-    if padding["one_document_a_row"] is not None:
-        alone, together = padding["one_document_a_row"], padding["packed"]
-        lines.append(f"no padding     {alone:>12.1%}  of a row that holds one document; {together:.1%} packed")
-    for cause, each in sorted(said["causes"].items(), key=lambda item: -item[1]["count"]):
-        lines += [f"{cause:<24} {each['count']:>8,}", *(f"    {example}" for example in each["examples"])]
-    worst = list(said["worst_shards"].items())[:SHOWN]
-    if worst:
-        lines.append("most is broken in " + ", ".join(f"{shard} ({count:,})" for shard, count in worst))
-    for name, hits in said["evaluation_overlap"].items():
-        lines.append(f"also in {name}: {len(hits):,} images" + "".join(f"\n    {hit}" for hit in hits[:SHOWN]))
-    return "\n".join(lines)
-
-
-def _percent(share: float | None) -> str:
-    return "nothing" if share is None else f"{share:.1%}"
 
 
 def _tokenizer(corpus: Corpus, source: str | None) -> Tokenizer:
@@ -152,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         form = find_shards(args.corpus).form
+        seq_len = args.patches + 4 + args.text_len if form == "laion" else args.seq_len
+        if args.patches + 4 > seq_len:
+            raise ValueError(
+                f"an image of --patches {args.patches} with its markers needs {args.patches + 4} tokens, and a row has "
+                f"--seq-len {seq_len}; raise the one or lower the other"
+            )
         corpus = open_corpus(args.corpus, cache=args.cache, shards=args.shards)
         tokenizer = _tokenizer(corpus, args.tokenizer)
         rules = Rules(
@@ -165,13 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rules,
             tokenizer,
             patches=args.patches,
-            seq_len=args.seq_len,
+            seq_len=seq_len,
+            windows=Windows(args.patches, seq_len, args.images_per_step) if form == "obelics" else None,
             against={name: Pictures(folder) for name, folder in args.against},
         )
     except (CorpusError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    said = report(found, corpus, args.seq_len, args.images_per_step)
+    said = report(found, corpus, seq_len, args.images_per_step)
     print(printed(said, args.images_per_step))
     if args.json is not None:
         _write(args.json, (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode())

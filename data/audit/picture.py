@@ -19,7 +19,10 @@ def draw(found: Survey, title: str) -> Image.Image:
     bars = [("used", found.used, GOOD), ("not chosen", found.causes[Cause.NOT_CHOSEN.value], PALE)]
     bars += [(name, count, WARN) for name, count in found.causes.most_common() if name != Cause.NOT_CHOSEN.value]
     panels = [("images of a document", found.images), ("text tokens of a document", found.tokens)]
-    panels.append(("tokens of a row", found.rows))
+    if found.windows is None:
+        panels.append(("tokens of a row", found.rows))
+    else:
+        panels += [("images of a window", found.windows.images), ("tokens of a window", found.windows.tokens)]
     height = 3 * MARGIN + ROW * (len(bars) + 2) + len(panels) * (HISTOGRAM + 3 * ROW)
     picture = Image.new("RGB", (WIDTH, height), "white")
     pen = ImageDraw.Draw(picture)

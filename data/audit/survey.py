@@ -1,22 +1,27 @@
 """One pass over a corpus: every document read, every image a run would choose decoded, everything counted."""
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
-from data.document import Bad, Cause, Corpus, ImageRef, RawDocument
+from data.audit.windows import Windows
+from data.document import Bad, Cause, Corpus, ImageRef, RawDocument, Text
 from data.errors import BadImage
 from data.images import open_image
-from data.loading.select import Prepared, Rules, place, prepare, truncate
+from data.loading.select import Prepared, Rules, Sample, build, place, prepare, truncate
 from data.tokenizer import Tokenizer
 
 EXAMPLES = 3  # kept per cause
-NEAR = 4  # bits of 64 in which fingerprints of one picture may differ; those of two differ in about 32
+NEAR = 4  # bits of 64 in which fingerprints of one picture may differ; those of two photographs differ in about 32
+ALIKE = 0.95  # correlation of the colours of one picture with itself; drawings on white share bits and little else
+THUMBNAIL = 16  # pixels of a side
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))
 
 
@@ -30,13 +35,15 @@ class Survey:
     images_used: int = 0
     tokens: list[int] = field(default_factory=list)  # of text
     images: list[int] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)  # tokens of the row, images included
+    rows: list[int] = field(default_factory=list)  # tokens of its row, images included; not of a corpus in windows
+    windows: Windows | None = None  # of a corpus that is read in them
     causes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     shards: Counter[str] = field(default_factory=Counter)  # broken documents by shard
     duplicates: int = 0  # images equal to one before, byte for byte
     same_text: int = 0  # documents whose text is equal to one before
     overlap: dict[str, list[str]] = field(default_factory=dict)  # evaluation set -> "image: item of the set"
+    against: dict[str, tuple[int, int]] = field(default_factory=dict)  # evaluation set -> pictures looked for, and not
 
     @property
     def broken(self) -> int:
@@ -67,26 +74,43 @@ class Pictures:
     """The pictures below a folder, to be found again by their fingerprints."""
 
     def __init__(self, folder: Path) -> None:
-        """What cannot be opened has no fingerprint."""
-        names, marks = [], []
+        """What cannot be read or decoded, or has no structure, is found nowhere again: `blind` of them."""
+        names, marks, colours, self.blind = [], [], [], 0
         for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES):
             try:
-                mark = fingerprint(open_image(path.read_bytes()))
-            except BadImage:
+                picture = open_image(path.read_bytes())
+            except (BadImage, OSError):  # OSError: a link to nowhere, a folder called like a picture
+                self.blind += 1
                 continue
-            if mark is not None:
+            mark = fingerprint(picture)
+            if mark is None:
+                self.blind += 1
+            else:
                 names.append(path.relative_to(folder).as_posix())
                 marks.append(mark)
-        self._names, self._marks = names, np.array(marks, np.uint64)
+                colours.append(_colours(picture))
+        self._names, self._marks, self._colours = names, np.array(marks, np.uint64), colours
+
+    def __len__(self) -> int:
+        """How many can be found again."""
+        return len(self._names)
 
     def twin(self, picture: Image.Image) -> str | None:
-        """The name of the picture most like this one, None where none is within NEAR bits."""
+        """The name of the picture most like this one, None where none is within NEAR bits and ALIKE in its colours."""
         mark = fingerprint(picture)
-        if mark is None or not self._names:
+        if mark is None:
             return None
-        distances = np.bitwise_count(self._marks ^ np.uint64(mark))
-        nearest = int(distances.argmin())
-        return self._names[nearest] if distances[nearest] <= NEAR else None
+        near = np.flatnonzero(np.bitwise_count(self._marks ^ np.uint64(mark)) <= NEAR).tolist()
+        if not near:
+            return None
+        colours = _colours(picture)
+        alike = {at: float(np.corrcoef(colours, self._colours[at])[0, 1]) for at in near}
+        nearest = max(near, key=alike.__getitem__)
+        return self._names[nearest] if alike[nearest] >= ALIKE else None
+
+
+def _colours(picture: Image.Image) -> UInt8[np.ndarray, " c"]:
+    return np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)).ravel()
 
 
 def survey(
@@ -97,6 +121,7 @@ def survey(
     *,
     patches: int,
     seq_len: int,
+    windows: Windows | None,
     against: Mapping[str, Pictures],
 ) -> Survey:
     """Read the entries of a corpus as a run of seed 0 reads them in its first epoch.
@@ -108,9 +133,15 @@ def survey(
         tokenizer: counts the text.
         patches: positions of an image in a row, less its two markers.
         seq_len: longest row.
+        windows: counts the rows where documents are not cut at the end of a row but follow one another.
         against: evaluation sets by name.
     """
-    found = Survey(overlap={name: [] for name in against})
+    found = Survey(
+        windows=windows,
+        overlap={name: [] for name in against},
+        against={name: (len(known), known.blind) for name, known in against.items()},
+    )
+    longest = seq_len if windows is None else sys.maxsize
     seen_images: set[bytes] = set()
     seen_texts: set[int] = set()
     for at in entries:
@@ -118,7 +149,7 @@ def survey(
         if isinstance(raw, RawDocument):
             found.images_named += len(raw.images)
         prepared = raw if isinstance(raw, Bad) else prepare(raw, rules, tokenizer, 0)
-        outcome = prepared if isinstance(prepared, Bad) else _read(prepared, rules, patches, seq_len, found)
+        outcome = prepared if isinstance(prepared, Bad) else _read(prepared, rules, patches, longest, found)
         if isinstance(outcome, Bad):
             found.note(outcome)
             found.documents += outcome.lost
@@ -126,15 +157,19 @@ def survey(
                 found.shards[outcome.doc_id.rpartition("/")[0]] += outcome.lost
             continue
         assert isinstance(prepared, Prepared)
-        lengths, pictures = outcome
+        document, pictures = outcome
+        tokens = sum(len(part.ids) for part in document.segments if isinstance(part, Text))
         found.documents += 1
         found.used += 1
         found.same_text += prepared.caption_hash in seen_texts
         seen_texts.add(prepared.caption_hash)
         found.images_used += len(pictures)
         found.images.append(len(pictures))
-        found.tokens.append(sum(lengths))
-        found.rows.append(sum(lengths) + len(pictures) * (patches + 2) + 2)
+        found.tokens.append(tokens)
+        if windows is None:
+            found.rows.append(tokens + len(pictures) * (patches + 2) + 2)
+        else:
+            windows.add(document)
         for ref, data, picture in pictures:
             digest = hashlib.sha1(data).digest()
             found.duplicates += digest in seen_images
@@ -142,13 +177,15 @@ def survey(
             for name, known in against.items():
                 if (twin := known.twin(picture)) is not None:
                     found.overlap[name].append(f"{prepared.uid} {ref.name}: {twin}")
+    if windows is not None:
+        windows.finish()
     return found
 
 
 def _read(
     prepared: Prepared, rules: Rules, patches: int, seq_len: int, found: Survey
-) -> tuple[list[int], list[tuple[ImageRef, bytes, Image.Image]]] | Bad:
-    """Lengths of the texts and the pictures that a row would hold."""
+) -> tuple[Sample, list[tuple[ImageRef, bytes, Image.Image]]] | Bad:
+    """The document as a row of `seq_len` would hold it, and its pictures."""
     for bad in prepared.removed:
         found.note(bad)
     lengths = [len(text.ids) for text in prepared.texts]
@@ -162,10 +199,9 @@ def _read(
             if code < 0 and code not in pictures:
                 ref = prepared.images[-1 - code]
                 try:
-                    data = ref.read()
-                    pictures[code] = ref, data, open_image(data)
+                    pictures[code] = _opened(ref)
                 except BadImage as error:
-                    bad = Bad(prepared.uid, error.cause, f"{ref.name}: {error.message}")
+                    bad = Bad(prepared.uid, error.cause, error.message)
                     if rules.text_len is not None:
                         return bad  # a pair is its image
                     found.note(bad)
@@ -178,10 +214,12 @@ def _read(
     if not held:
         cause = Cause.NO_IMAGE_LEFT if gone else Cause.NOT_CHOSEN
         return Bad(prepared.uid, cause, f"no image within {seq_len} tokens; {gone} could not be used")
-    texts = [lengths[code] for code in kept if code >= 0]
-    if cut is not None:
-        texts[-1] = cut
-    return texts, held
+    return build(prepared, kept, cut), held
+
+
+def _opened(ref: ImageRef) -> tuple[ImageRef, bytes, Image.Image]:
+    data = ref.read()
+    return ref, data, open_image(replace(ref, read=lambda: data))
 
 
 def packed(rows: Sequence[int], seq_len: int) -> float:

@@ -5,43 +5,20 @@ operation for the whole batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from data.batch import Batch, Layout, Rows, TokenType
 from data.document import Image
 from data.images import ImageTransform
+from data.loading.item import Item
 from data.loading.render import Row, Writing, render
-from data.loading.select import Sample
 from data.loading.windows import Filling, cut, render_window
 from data.tokenizer import SpecialTokens
 
 WIDTH_MULTIPLE = 16  # rows are padded to a multiple of this: each further shape costs oneDNN memory and time
-
-
-@dataclass(frozen=True)
-class Item:
-    """One document ready to be collated."""
-
-    document: Sample
-    images: tuple[UInt8[np.ndarray, "s s 3"], ...]  # one for each Image segment, transformed, not yet normalised
-    doc_seed: int
-
-    def first(self, images: int) -> "Item":
-        """The same document with at most that many images, the first ones; its text stays."""
-        if images >= len(self.images):
-            return self
-        position = 0
-        kept = []
-        for part in self.document.segments:
-            position += isinstance(part, Image)
-            if not isinstance(part, Image) or position <= images:
-                kept.append(part)
-        return replace(self, document=replace(self.document, segments=tuple(kept)), images=self.images[:images])
 
 
 def collate(

@@ -14,7 +14,7 @@ from data.document import Bad, Cause, Corpus
 from data.errors import BadImage
 from data.images import ImageTransform, JpegDecoding
 from data.loading.cache import Bounded, Pictures
-from data.loading.collate import Item
+from data.loading.item import Item
 from data.loading.select import Prepared, Rules, build, place, prepare, truncate
 from data.seeds import generator, stable_seed
 from data.tokenizer import Tokenizer

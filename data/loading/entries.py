@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from data.document import Bad
-from data.loading.collate import Item
 from data.loading.draw import Drawer, Drawn
+from data.loading.item import Item
 from data.loading.order import Shuffled, Windows
 from data.loading.ranks import rank, told_by_all
 from data.loading.reader import portable

@@ -17,9 +17,10 @@ from data.batch import Batch, Layout
 from data.document import Bad, Cause, Corpus
 from data.images import ImageTransform, JpegDecoding
 from data.loading.cache import PICTURE_BYTES, Pictures, shared_pictures
-from data.loading.collate import Item, collate
+from data.loading.collate import collate
 from data.loading.draw import Drawer, Drawing
 from data.loading.entries import Elsewhere, Entries, Entry
+from data.loading.item import Item
 from data.loading.order import Windows, order_of, too_many_readers
 from data.loading.progress import Progress
 from data.loading.ranks import rank

@@ -4,6 +4,9 @@ Its argument is the file descriptor of a connection. There come the `Drawing` an
 after that one (index, epoch) for each document to be read. Each is answered, in order, by what came of it, or by the
 exception it raised. These are this process and its parent talking; no file is ever unpickled.
 
+It does without torch, which takes half a gigabyte of memory and more than a second to start: there may be a reader for
+each core, and all come anew when a run is continued.
+
 It ends with the connection: a parent that is gone, however it ended, takes its readers along. Signals are for the
 parent to obey; it finishes its step, for which it still needs them.
 """
@@ -14,8 +17,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-
-import torch
 
 from data.errors import CorpusError
 from data.loading.cache import Pictures
@@ -29,7 +30,6 @@ def main() -> None:
     """What the process does."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)  # there is one of these for each core
     parent: Connection = Connection(int(sys.argv[1]))
     try:
         serve(parent)

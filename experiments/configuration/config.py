@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.slurm import SlurmConfig
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -160,9 +161,12 @@ class PretrainConfig:
 
     images: int  # seen in all, repeats included
     images_per_step: int  # the batch
+    micro_batch: int | None = None  # documents of a rank computed at once, to save memory; none: its share of a step
     optim: OptimRecipe
 
     def __post_init__(self) -> None:
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch is a number of documents, at least 1, or none, got {self.micro_batch}")
         if self.images < 1 or self.images_per_step < 1:
             raise ValueError(
                 f"images and images_per_step must be at least 1, got {self.images}, {self.images_per_step}"
@@ -206,6 +210,7 @@ class RunConfig:
     full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the same, in rows of full transfer only
     # Of the heads and the order of transfer in every row; none: the seed of the row's pre-training.
     transfer_seed: int | None = None
+    distributed: DistributedConfig = DistributedConfig()
     slurm: SlurmConfig = SlurmConfig()
 
     def __post_init__(self) -> None:

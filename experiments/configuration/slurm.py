@@ -11,6 +11,7 @@ class SlurmConfig:
     account: str | None = None  # --account: who pays
     qos: str | None = None  # --qos: quality of service
     gres: str | None = None  # --gres: gpu:1
+    gpus_per_task: int | None = None  # --gpus-per-task: where several ranks train a run, one to each of them
     constraint: str | None = None  # --constraint: features a node must have
     exclude: str | None = None  # --exclude: nodes that are not used
     time: int = 24 * 60  # minutes of one job; a run that needs longer is requeued and goes on
@@ -30,7 +31,11 @@ class SlurmConfig:
             raise ValueError(
                 f"slurm.signal_seconds is {self.signal_seconds}, which leaves nothing of slurm.time, {self.time} min"
             )
-        for name in ("mem_gb", "cpus_per_task"):
+        if self.gres is not None and self.gpus_per_task is not None:
+            raise ValueError(
+                f"slurm.gres is {self.gres!r} and slurm.gpus_per_task {self.gpus_per_task}; both ask for GPUs, keep one"
+            )
+        for name in ("mem_gb", "cpus_per_task", "gpus_per_task"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"slurm.{name} must be positive, or none, got {value}")

@@ -34,7 +34,7 @@ def _did(run: PlannedRun, machine: Machine, said: set[str]) -> bool:
     if run.run_id not in said:
         print(run.run_id, flush=True)
     try:
-        execute(run.run_id, machine.place, machine.scale, bar=True)
+        execute(run.run_id, machine.place, machine.scale, bar=True, distributed=machine.distributed)
     except (Held, LeaseLost) as other:
         if run.run_id not in said:
             print(f"waiting: {other}", file=sys.stderr)

@@ -125,9 +125,10 @@ class _Sweep:
     def _start(self) -> Worker | None:
         if len(self.workers) >= self.machine.workers:
             return None
-        gpu = _least_used(torch.cuda.device_count(), self.workers)  # each process sees one, or none where there is none
+        # Each process sees as many as a run has ranks, or none where there is none.
+        gpus = _least_used(torch.cuda.device_count(), self.machine.distributed.ranks, self.workers)
         with tempfile.NamedTemporaryFile(dir=self.logs, prefix="worker-", suffix=".log", delete=False) as log:
-            worker = Worker.start(self.machine, Path(log.name), gpu)
+            worker = Worker.start(self.machine, Path(log.name), gpus)
         self.workers.append(worker)
         return worker
 
@@ -140,7 +141,8 @@ def _death(code: int) -> str:
     return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _least_used(count: int, workers: Sequence[Worker]) -> int | None:
-    """The GPU that the fewest workers see; None without GPUs."""
-    busy = Counter(worker.gpu for worker in workers)
-    return min(range(count), key=lambda gpu: busy[gpu]) if count else None
+def _least_used(count: int, together: int, workers: Sequence[Worker]) -> tuple[int, ...]:
+    """The neighbouring GPUs that the fewest workers see; none without GPUs."""
+    busy = Counter(worker.gpus for worker in workers)
+    blocks = [tuple(range(first, first + together)) for first in range(0, count - together + 1, together)]
+    return min(blocks, key=lambda gpus: busy[gpus], default=())

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.place import Place
 from experiments.configuration.slurm import SlurmConfig
 from experiments.configuration.typed import from_plain
@@ -22,6 +23,7 @@ class Machine:
     workers: int  # runs at once
     threads: int  # of one run
     objectives: Path | None = None  # a folder of further objectives, which every process must know
+    distributed: DistributedConfig = DistributedConfig()
     slurm: SlurmConfig = SlurmConfig()
     sweeps: tuple[str, ...] = ()  # names of the manifests of this sweep, one for each table
     command: tuple[str, ...] = ()  # arguments of experiments.sweep, for a process that writes the tables

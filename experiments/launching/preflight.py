@@ -17,6 +17,7 @@ from data.toyworld.obelics import ensure_obelics
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import LLM, DataConfig, Precision, RunConfig
 from experiments.configuration.corpora import FOLDERS, Part, embedded_corpus, get_corpus, get_task
+from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.place import Place
 from experiments.launching.feature_budget import refuse_large
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
@@ -42,6 +43,15 @@ def accelerators() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def check_ranks(asked: DistributedConfig) -> None:
+    """Raises NotReady where this machine has GPUs, but none for each rank of a run."""
+    if 0 < (held := accelerators()) < asked.ranks:
+        raise NotReady(
+            f"distributed.ranks is {asked.ranks}, and this machine has {held} GPUs, one for each; lower it, or use "
+            "--launcher slurm"
+        )
 
 
 def with_precision(config: RunConfig, found: Precision | None = None) -> RunConfig:

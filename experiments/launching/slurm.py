@@ -18,13 +18,14 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from experiments.configuration.distributed import DistributedConfig
 from experiments.launching import queue, states
 from experiments.launching.machine import Launched, Machine
 from experiments.launching.queue import Job, SlurmError
 from experiments.launching.states import COLLATE, UNDER_WAY, Submission, look
 from experiments.launching.task import Collate, Task
 from experiments.launching.worker import environment
-from experiments.planning.specs import PlannedRun, TransferSpec
+from experiments.planning.specs import PlannedRun, TransferSpec, ranks
 from experiments.running import source
 from experiments.running.attempts import Held, claim
 from results.record import write_atomic
@@ -76,14 +77,15 @@ class _Submitter:
                 queue.cancel([queued.job])
                 missing.add(run.run_id)
         size = queue.max_array() if missing else 1
-        for stage, members in _stages([run for run in runs if run.run_id in missing]):
+        shared = self.machine.distributed
+        for (stage, count), members in _stages([run for run in runs if run.run_id in missing], shared):
             for first in range(0, len(members), size):
                 chunk = members[first : first + size]
                 needed = [parent for run in chunk for parent in run.needs]
                 tasks = [Task(str(self.state), run.run_id) for run in chunk]
                 for run in chunk:
                     source.pin(self._run(run.run_id))
-                self._submit(stage, tasks, [self._run(run.run_id) for run in chunk], self._arrays(needed))
+                self._submit(stage, tasks, [self._run(run.run_id) for run in chunk], self._arrays(needed), count)
         self._submit_collate([run.run_id for run in runs], bool(missing))
         said = f"{len(missing)} runs submitted" if missing else "nothing submitted"
         others = f", {len(runs) - len(missing)} were under way or done" if len(missing) < len(runs) else ""
@@ -98,18 +100,18 @@ class _Submitter:
                 return
             queue.cancel([before.job])
         collate = Collate(str(self.state), self.machine.sweeps, self.machine.command)
-        self._submit(COLLATE, [collate], [folder], self._arrays(run_ids))
+        self._submit(COLLATE, [collate], [folder], self._arrays(run_ids), ranks=1)
 
     def _submit(
-        self, stage: str, tasks: Sequence[Callable[[], None]], folders: Sequence[Path], needs: Sequence[str]
+        self, stage: str, tasks: Sequence[Callable[[], None]], folders: Sequence[Path], needs: Sequence[str], ranks: int
     ) -> None:
-        """One array, announced before and written down after."""
+        """One array, announced before and written down after; every job of it runs its task on so many ranks."""
         name = f"{self.machine.sweeps[0]}-{stage}-{uuid.uuid4().hex[:6]}"
         announced = self.folder / "announced" / f"{name}.json"
         write_atomic(announced, json.dumps([str(folder) for folder in folders]))
         for wait in (*queue.WAITS, None):
             try:
-                jobs = self._executor(name, needs).submit_array(list(tasks))
+                jobs = self._executor(name, needs, ranks).submit_array(list(tasks))
                 break
             except (FailedJobError, FailedSubmissionError) as error:
                 said = str(error).strip().splitlines()[-1]
@@ -142,9 +144,13 @@ class _Submitter:
                 queue.cancel(found)
             announced.unlink()
 
-    def _executor(self, name: str, needs: Sequence[str]) -> submitit.SlurmExecutor:
+    def _executor(self, name: str, needs: Sequence[str], ranks: int) -> submitit.SlurmExecutor:
         made, asked = self.machine.slurm, {}
-        for key in ("partition", "account", "qos", "gres", "constraint", "exclude"):
+        shared = self.machine.distributed
+        nodes = shared.nodes if ranks > 1 else 1
+        # Rank 0 says how the run ended; a rank that hangs would keep the job until its time is over.
+        waits = [f"--wait={shared.limit_seconds}"] if ranks > 1 else []
+        for key in ("partition", "account", "qos", "gres", "gpus_per_task", "constraint", "exclude"):
             if getattr(made, key) is not None:
                 asked[key] = getattr(made, key)
         if made.mem_gb is not None:
@@ -157,11 +163,12 @@ class _Submitter:
         executor.update_parameters(
             job_name=name,
             time=made.time,
-            ntasks_per_node=1,
+            nodes=nodes,
+            ntasks_per_node=ranks // nodes,
             cpus_per_task=made.cpus_per_task or self.machine.threads,
             signal_delay_s=made.signal_seconds,
             array_parallelism=made.array_parallelism,
-            srun_args=list(made.srun_args),
+            srun_args=[*waits, *made.srun_args],
             setup=[*exported, *made.setup],
             additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"},
             **asked,
@@ -181,11 +188,17 @@ class _Submitter:
         return self.machine.place.runs / run_id
 
 
-def _stages(runs: Sequence[PlannedRun]) -> Iterator[tuple[str, list[PlannedRun]]]:
-    """Runs by what they need: those that need none, then the transfers of each task, in the order of their parents."""
-    stages: dict[str, list[PlannedRun]] = {}
+def _stages(
+    runs: Sequence[PlannedRun], shared: DistributedConfig
+) -> Iterator[tuple[tuple[str, int], list[PlannedRun]]]:
+    """Runs by what they need: those that need none, then the transfers of each task, in the order of their parents.
+
+    Each stage with the number of processes that do one run of it.
+    """
+    stages: dict[tuple[str, int], list[PlannedRun]] = {}
     for run in runs:
-        stages.setdefault(run.spec.task if isinstance(run.spec, TransferSpec) else "pretrain", []).append(run)
+        stage = run.spec.task if isinstance(run.spec, TransferSpec) else "pretrain"
+        stages.setdefault((stage, ranks(run.spec, shared)), []).append(run)
     order = {run.run_id: place for place, run in enumerate(runs)}
-    for stage, members in sorted(stages.items(), key=lambda each: bool(each[1][0].needs)):
-        yield stage, sorted(members, key=lambda run: [order.get(parent, -1) for parent in run.needs])
+    for key, members in sorted(stages.items(), key=lambda each: bool(each[1][0].needs)):
+        yield key, sorted(members, key=lambda run: [order.get(parent, -1) for parent in run.needs])

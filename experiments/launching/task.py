@@ -57,7 +57,9 @@ class Task:
         from objectives.registry import add_folder
 
         machine = Machine.from_plain(json.loads(Path(self.machine).read_text()))
-        log = machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{restarts()}.log"
+        process = int(os.environ["SLURM_PROCID"])
+        of = f"-rank{process}" if process else ""
+        log = machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{restarts()}{of}.log"
         log.parent.mkdir(exist_ok=True)
         handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(log)]
         form = "%(asctime)s %(name)s: %(message)s"
@@ -68,10 +70,26 @@ class Task:
         torch.set_num_threads(machine.threads)
         try:
             with stoppable():
-                self._do(machine, log)
+                self._do(machine, log) if process == 0 else self._follow(machine, process)
         except Stopped as stopped:
             logger.info("%s", stopped)
-            _again()
+            if process == 0:
+                _again()
+
+    def _follow(self, machine: "Machine", process: int) -> None:
+        """What the other processes of a job do, once the first one owns the run; it says how that ended."""
+        from experiments.running import attempts
+        from experiments.running.distributed.members import Work, follow
+        from experiments.running.distributed.rendezvous import seat_of
+
+        folder, seat = machine.place.runs / self.run_id, seat_of(os.environ)
+        assert seat is not None
+        while (last := attempts.newest(folder)) is None or last.job != job_id() or not attempts.alive(folder, last):
+            time.sleep(POLL_SECONDS)
+        try:
+            follow(seat, Work.on(machine.place, self.run_id, machine.distributed))
+        except Exception:
+            logger.exception("rank %d", process)
 
     def _do(self, machine: "Machine", log: Path) -> None:
         from experiments.launching.reconcile import settle
@@ -91,7 +109,10 @@ class Task:
                     record_death(self.run_id, machine.place, machine.scale, reason)
                     logger.error("%s", reason)
                     return
-                execute(self.run_id, machine.place, machine.scale, job=job_id(), log=str(log))
+                execute(
+                    self.run_id, machine.place, machine.scale, job=job_id(), log=str(log),
+                    distributed=machine.distributed,
+                )  # fmt: skip
                 return
             except LeaseLost as lost:
                 logger.warning("%s", lost)

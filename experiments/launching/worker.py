@@ -48,13 +48,13 @@ class Worker:
 
     process: "subprocess.Popen[bytes]"
     log: Path
-    gpu: int | None
+    gpus: tuple[int, ...]
     run: PlannedRun | None = None  # what it does now
 
     @classmethod
-    def start(cls, machine: Machine, log: Path, gpu: int | None) -> "Worker":
+    def start(cls, machine: Machine, log: Path, gpus: tuple[int, ...]) -> "Worker":
         """A worker in a session of its own: Ctrl-C at the terminal is for the sweep, which then ends its workers."""
-        sees = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        sees = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
         with log.open("ab") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "experiments.launching.worker", str(log)],
@@ -66,7 +66,7 @@ class Worker:
             )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        worker = cls(process, log, gpu)
+        worker = cls(process, log, gpus)
         worker._tell(machine.to_plain())
         return worker
 
@@ -119,7 +119,7 @@ def _work(asked: IO[str], answers: IO[str], log: str) -> None:
         torch.set_num_threads(machine.threads)  # a run before may have changed it, and it changes sums
         said: Answer = "over"
         try:
-            execute(run_id, machine.place, machine.scale, log=log)
+            execute(run_id, machine.place, machine.scale, log=log, distributed=machine.distributed)
         except (Held, LeaseLost):
             said = "held"
         answers.write(json.dumps(said) + "\n")

@@ -194,6 +194,7 @@ class Resolver:
         changes = {**self._implied(row), **config.objectives.get(row.objective, {})}
         own = overrides.change(facts.default, changes, prefix=f"objectives.{row.objective}")
         _refuse_small_shares(row.label, corpus, config)
+        _refuse_ranks(row.label, corpus, config)
         read = {part.name: part.field(config.data) for part in corpus.parts}
         sources = {CORPUS: read[corpus.name]} if len(read) == 1 else {f"{CORPUS}:{n}": f for n, f in read.items()}
         budget = config.pretrain
@@ -206,6 +207,7 @@ class Resolver:
             images=budget.images,
             images_per_step=budget.images_per_step,
             optim=resolve_optim(budget.optim, getattr(budget.optim.lr, corpus.rate), steps),
+            micro_batch=budget.micro_batch,
             seed=seed,
             inputs=self._inputs({**sources, "tokenizer": "tokenizer"}, config.data),
         )
@@ -322,6 +324,24 @@ def _refuse_small_shares(row: str, corpus: PretrainCorpus, config: RunConfig) ->
             raise ConfigError(
                 f"row {row!r}: of the {step} images of a step {corpus.name!r} leaves {images} to {part.name}, but one "
                 f"of its entries may hold {need}; give it more weight, or raise pretrain.images_per_step"
+            )
+
+
+def _refuse_ranks(row: str, corpus: PretrainCorpus, config: RunConfig) -> None:
+    """Raises ConfigError where a step cannot be shared by as many ranks as asked for."""
+    asked, step = config.distributed.ranks, config.pretrain.images_per_step
+    if asked > 1 and (windows := [part.name for part in corpus.parts if part.entries == "windows"]):
+        raise ConfigError(
+            f"row {row!r}: distributed.ranks is {asked}, but {windows[0]} is read in windows over the documents of a "
+            "whole step, which ranks cannot share; set distributed.ranks=1 for it, and --only to leave it out elsewhere"
+        )
+    for part, images in zip(corpus.parts, corpus.shares(step), strict=True):
+        # So many documents are sure to be in a step, and each rank needs one.
+        sure = images // (1 if part.entries == "pairs" else config.data.max_images)
+        if asked > 1 and sure < asked:
+            raise ConfigError(
+                f"row {row!r}: a step of {images} images of {part.name} may hold no more than {sure} entries, too few "
+                f"for {asked} ranks; lower distributed.ranks, or raise pretrain.images_per_step"
             )
 
 

@@ -7,12 +7,13 @@ setting comes with a default, here or in the Config of an objective or a task, a
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from experiments.configuration.config import OptimConfig, Precision
+from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.typed import from_plain
 from results.canonical import merge, plain, run_id, split
 from results.record import write_atomic
@@ -57,6 +58,8 @@ class PretrainSpec:
     images: int
     images_per_step: int
     optim: OptimConfig | None
+    # Decides how much memory a run needs, and no result.
+    micro_batch: int | None = field(default=None, metadata={"hashed": False, "later": True})
     seed: int
     inputs: Mapping[str, str]
 
@@ -216,8 +219,16 @@ def load_spec(folder: Path) -> Spec:
 
 def written(spec: Spec, typed: Mapping[str, Any]) -> Written:
     """A spec in its two parts. typed: the dataclasses behind its plain mappings, by dotted key."""
-    hashed, defaults = split({"kind": spec.kind.value, **{f.name: getattr(spec, f.name) for f in fields(spec)}}, typed)
-    return Written(hashed, defaults)
+    named = {f.name: getattr(spec, f.name) for f in fields(spec) if f.metadata.get("hashed", True)}
+    apart = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in named}
+    hashed, defaults = split({"kind": spec.kind.value, **named}, typed)
+    # What decides no result is written down where it is chosen: what was written before keeps its bytes.
+    return Written(hashed, defaults | {name: value for name, value in apart.items() if value is not None})
+
+
+def ranks(spec: Spec, asked: DistributedConfig) -> int:
+    """Processes that do a run: a pre-training is shared by as many as asked for, everything else is done by one."""
+    return asked.ranks if isinstance(spec, PretrainSpec) and spec.images else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,9 +27,10 @@ def likeness(spec: Mapping[str, Any]) -> Likeness:
 
 
 def device(env: Mapping[str, str]) -> str:
-    """What a run ran on, in words: the accelerator, or the processor and what it multiplies in."""
+    """What a run ran on, in words: how many of what, the accelerator or the processor, and what it multiplies in."""
     name = env.get("cpu", "an unknown processor") if env.get("device", "cpu") == "cpu" else env["device"]
-    return f"{name}, {env['multiplies_in']}" if "multiplies_in" in env else name
+    several = f"{env['ranks']} × {name}" if "ranks" in env else name
+    return f"{several}, {env['multiplies_in']}" if "multiplies_in" in env else several
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from data.seeds import stable_seed
+from experiments.running.distributed.agree import everyone
 from objectives.functional import total
 
 STEPS = 3  # batches counted; documents differ in length, so one would be too few
@@ -31,6 +32,7 @@ class Cost:
 def measure(module: nn.Module, batches: Iterable[Any], seed: int) -> Cost:
     """Cost of a training step of `module`, averaged over the first batches; parameters and gradients stay as they were.
 
+    batches: of this rank; what all ranks compute for theirs is added up. Every rank must call it with equally many.
     Raises ValueError where two batches need different numbers of language-model passes.
     """
     language = getattr(module, "language", None)
@@ -55,4 +57,9 @@ def measure(module: nn.Module, batches: Iterable[Any], seed: int) -> Cost:
         module.zero_grad(set_to_none=True)
     if len(passes) != 1:
         raise ValueError(f"{type(module).__name__} used {sorted(passes)} language-model passes for different batches")
+    flops, images, tokens = map(sum, zip(*everyone([flops, images, tokens], _device(module)), strict=True))
     return Cost(flops / max(1, images), passes.pop(), tokens / max(1, images))
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

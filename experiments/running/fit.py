@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from data.block import blocks_of
 from data.seeds import stable_seed
 from experiments.running import checkpoint
 from experiments.running.distributed import gradients
@@ -29,6 +30,7 @@ from experiments.running.empty_terms import TermItems
 from experiments.running.optim import Group, optimizers
 from experiments.running.outcome import Owned
 from experiments.running.stopping import Stopped, between_steps
+from objectives import parts
 from objectives.functional import Losses, means, total
 from objectives.gather import alone, rank
 from results.record import write_atomic
@@ -112,12 +114,14 @@ def fit(
     seed: int,
     cadence: Cadence = Cadence(),
     probe: Probe | None = None,
+    micro_batch: int | None = None,
 ) -> dict[str, float]:
     """Train `module` on every batch of `stream`; the means of the last logged step.
 
     run: its folder holds checkpoint/ and metrics.jsonl; a run found there is continued. A loss that is not finite
     leaves non_finite.json there: step, terms and all documents of the batch, by rank. probe: called on every fifth of
-    the run and at its end, its values join that step's metrics.
+    the run and at its end, its values join that step's metrics. micro_batch: documents of a rank that are computed at
+    once, where all of them need too much memory; the gradients are those of the whole batch (objectives/parts.py).
 
     Raises Stopped when a signal asks for it (the step is finished and saved), NonFiniteLoss, EmptyTerm, LeaseLost where
     another process owns the run by now, OSError when a checkpoint or the metrics cannot be written.
@@ -144,7 +148,7 @@ def fit(
             for group in _groups(trained):
                 group["lr"] = learning_rate(step, stream.steps, group["peak"], optimisation.warmup_steps)
             try:
-                losses, norm = _step(module, batch.to(str(device)), trained, optimisation, step)
+                losses, norm = _step(module, batch, trained, optimisation, micro_batch, step)
             except NonFiniteLoss as error:
                 if is_writer():
                     run.may_write()
@@ -179,15 +183,16 @@ def fit(
 
 
 def _step(
-    module: nn.Module, batch: Any, trained: Sequence[Optimizer], optimisation: Optimisation, step: int
+    module: nn.Module,
+    batch: Any,
+    trained: Sequence[Optimizer],
+    optimisation: Optimisation,
+    micro_batch: int | None,
+    step: int,
 ) -> tuple[Losses, float]:
-    device = next(module.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=optimisation.precision == "bf16"):
-        losses: Losses = module(batch)
-    loss = total(losses)
     for optimizer in trained:
         optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    losses, loss = _backward(module, batch, optimisation.precision, micro_batch)
     clip = math.inf if optimisation.clip_norm is None else optimisation.clip_norm
     parameters = [p for group in _groups(trained) for p in group["params"]]
     gradients.average(parameters)
@@ -199,6 +204,26 @@ def _step(
         optimizer.step()
     cast(Trainable, module).after_step()
     return losses, norm
+
+
+def _backward(
+    module: nn.Module, batch: Any, precision: Precision, micro_batch: int | None
+) -> tuple[Losses, torch.Tensor]:
+    device = next(module.parameters()).device
+
+    def forward(part: Any) -> Losses:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found: Losses = module(part.to(str(device)))
+        return found
+
+    if micro_batch is None:
+        losses = forward(batch)
+        loss = total(losses)
+        loss.backward()
+        return losses, loss
+    held = list(blocks_of(batch, micro_batch))
+    losses = parts.backward(len(held), lambda part: forward(held[part]))
+    return losses, total(losses)
 
 
 def _refuse(losses: Losses, loss: float, norm: float, batch: Any, step: int) -> NoReturn:

@@ -28,7 +28,11 @@ def best_precision() -> Precision:
     return "bf16" if multiplies_in().startswith("bf16") else "fp32"
 
 
-def environment() -> Mapping[str, str]:
-    """What a run of this process may depend on besides its code, as its record has it."""
+def environment(ranks: int = 1) -> Mapping[str, str]:
+    """What a run of this process and others may depend on besides its code, as its record has it.
+
+    ranks: processes that did it together; only more than one are said.
+    """
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return provenance.environment(name, torch.get_num_threads()) | {"multiplies_in": multiplies_in()}
+    found = provenance.environment(name, torch.get_num_threads()) | {"multiplies_in": multiplies_in()}
+    return found | ({"ranks": str(ranks)} if ranks > 1 else {})

@@ -9,17 +9,19 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments.configuration.distributed import ALONE, DistributedConfig
 from experiments.configuration.place import Place
-from experiments.planning.specs import DialogueSpec, Spec, TransferSpec, Written, load_spec
+from experiments.planning.specs import DialogueSpec, Spec, TransferSpec, Written, load_spec, ranks
 from experiments.running import attempts, checkpoint, source
 from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
 from experiments.running.dialogue import dialogue
+from experiments.running.distributed.members import ranks_of
 from experiments.running.foreign import taken_in
 from experiments.running.hardware import environment
 from experiments.running.outcome import Outcome, Owned
@@ -50,11 +52,20 @@ _RUNNERS: Mapping[Kind, Any] = {
 }
 
 
-def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str = "", log: str = "") -> Status:
+def execute(
+    run_id: str,
+    place: Place,
+    scale: str,
+    bar: bool = False,
+    job: str = "",
+    log: str = "",
+    distributed: DistributedConfig = ALONE,
+) -> Status:
     """Own the run whose spec.json lies in runs/<run_id>, and do it unless it is done; its status.
 
-    job, log: what a scheduler calls this process, and where it writes; for readers. Every outcome but a request to stop
-    is recorded: a failure too, with its reason.
+    job, log: what a scheduler calls this process, and where it writes; for readers. distributed: how many processes
+    pre-train together; other runs have one. Every outcome but a request to stop is recorded: a failure too, with its
+    reason.
 
     Raises Held where another process is at it, LeaseLost where another has taken over, Stopped when a signal asks for
     it, OSError when the record cannot be written.
@@ -68,7 +79,7 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str =
             lease.end("done")
             return Status.DONE
         try:
-            return _owned(folder, place, scale, bar, lease)
+            return _owned(folder, place, scale, bar, lease, distributed)
         except Stopped as stopped:
             with suppress(LeaseLost):
                 lease.end("stopped", str(stopped))
@@ -79,7 +90,7 @@ def execute(run_id: str, place: Place, scale: str, bar: bool = False, job: str =
             raise
 
 
-def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> Status:
+def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, distributed: DistributedConfig) -> Status:
     """The owner's part: what is tried, and what is written down of it."""
     _code()
     spec = load_spec(folder)
@@ -95,7 +106,10 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease) -> S
         if blocked:
             status, reason = Status.BLOCKED, blocked
         else:
-            outcome = _RUNNERS[spec.kind](spec, place, Owned(folder, progress, lease.check))
+            count = ranks(spec, distributed)
+            with ranks_of(folder.name, place, distributed) if count > 1 else nullcontext():
+                outcome = _RUNNERS[spec.kind](spec, place, Owned(folder, progress, lease.check))
+            outcome.ranks = count
     except LeaseLost:
         raise
     except Exception as error:  # the record says what went wrong; nothing is swallowed
@@ -197,7 +211,7 @@ def _write(
         train_flops=outcome.train_flops,
         commit=code.commit,
         dirty=code.dirty,
-        env=environment(),
+        env=environment(outcome.ranks),
         data_digest=outcome.data_digest,
         coverage=outcome.coverage,
         seconds=round(seconds, 1),

@@ -33,5 +33,6 @@ class Outcome:
     train_flops: float = 0.0
     lm_tokens: int | None = None
     data_digest: str = ""
+    ranks: int = 1  # processes that trained it together
     fitted_by: str = ""  # the run whose head was scored; "" where this run trained its own
     coverage: dict[str, int] = field(default_factory=dict)

@@ -1,14 +1,17 @@
 """Pre-training: from the initial weights every row of a seed shares to an encoder."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
 from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import Size
+from data.batch import Batch
+from data.block import blocks_of
 from data.images import ImageTransform
+from data.loading.ranks import whole
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec
@@ -21,7 +24,6 @@ from experiments.running.probe import visual_use
 from experiments.running.training import device, groups_of, optimisation_of
 from experiments.running.world import Pretraining, save_encoder
 from objectives import registry as objectives
-from objectives.gather import alone
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +47,13 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     found = checkpoint.newest(run.folder / "checkpoint")
     if found is None:
         run.progress.write(note="preparing")
-        objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
+        with whole():  # what is fitted does not depend on the number of ranks
+            objective.prepare(batch.images.to(device()) for batch in _first(source.loader(), 32))
     else:
         checkpoint.restore_weights(found, objective)  # what `prepare` fitted is among them
     optimisation = optimisation_of(spec.optim)
-    # Each rank counts its own share: nothing is exchanged here.
-    with alone(), torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
-        counted = cost.measure(objective, _first(source.loader(), cost.STEPS), spec.seed)
+    with torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
+        counted = cost.measure(objective, _parts(_first(source.loader(), cost.STEPS), spec.micro_batch), spec.seed)
     probed = source.probe(PROBE_IMAGES)
     unavailable = {} if probed is not None else {"probe": source.why_no_probe()}
     for reason in unavailable.values():
@@ -67,6 +69,7 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     try:
         last = fit(
             objective, loader, groups, optimisation, run=run, seed=spec.seed, probe=probe, cadence=Cadence(),
+            micro_batch=spec.micro_batch,
         )  # fmt: skip
     except EmptyTerm as error:
         layouts = " and ".join(layout.value for layout in cls.layouts_for(config)) or "images only"
@@ -87,6 +90,12 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
         data_digest=loader.corpus.digest,
         coverage=dict(loader.coverage),
     )
+
+
+def _parts(batches: Iterable[Batch], micro_batch: int | None) -> Iterator[Batch]:
+    """As much of each batch as is computed at once."""
+    for batch in batches:
+        yield batch if micro_batch is None else next(blocks_of(batch, micro_batch))
 
 
 def _first(loader: Any, count: int) -> Iterator[Any]:

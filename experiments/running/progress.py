@@ -64,6 +64,13 @@ class Progress:
         self._bar.close()
 
 
+class Unseen(Progress):
+    """Of a process that writes nothing: one of the ranks whose progress rank 0 shows."""
+
+    def write(self, **fields: float | int | str | None) -> None:
+        """Nothing."""
+
+
 def read(folder: Path) -> dict[str, float | int | str | None]:
     """The progress last written in a run folder; empty where there is none yet."""
     try:

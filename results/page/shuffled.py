@@ -16,6 +16,7 @@ def shuffled(filled: Filled) -> list[str]:
     """Each captioning column twice: scored against the image's own references, and with captions of another image."""
     pairs = {(row.label, column.key): _both(filled, row, column) for row in filled.rows for column in filled.columns}
     columns = [column for column in filled.columns if any(pairs[row.label, column.key] for row in filled.rows)]
+    rows = [row for row in filled.rows if any(pairs[row.label, column.key] for column in columns)]
     if not columns:
         return []
     about = (
@@ -23,12 +24,11 @@ def shuffled(filled: Filled) -> list[str]:
         "without looking at the image, however well it has learned what captions look like. Means over seeds."
     )
     lines = []
-    for row in filled.rows:
-        found = [pairs[row.label, column.key] for column in columns]
-        if any(found):
-            cells = (f"{each[0]:.1f} / {each[1]:.1f}" if each else DASH for each in found)
-            lines.append([escape(row.label), *cells])
-    header = ["row", *(escape(column.name(filled.scale)) for column in columns)]
+    for column in columns:
+        found = [pairs[row.label, column.key] for row in rows]
+        cells = (f"{each[0]:.1f} / {each[1]:.1f}" if each else DASH for each in found)
+        lines.append([escape(column.name(filled.scale)), *cells])
+    header = ["column", *(escape(row.label) for row in rows)]
     return ["## Captions of other images", "", about, "", *markdown_table(header, lines, left=1)]
 
 

@@ -27,6 +27,7 @@ def test_a_model_from_a_folder_gives_its_own_logits_and_padding_changes_nothing(
     theirs = MODELS[kind]().eval()
     found = load_llm(saved(tmp_path / "model", theirs), tmp_path / "kept").language.eval()
     assert isinstance(found, LanguageModel) == (kind == "opt")
+    assert found.kept_per_token == 2 * 2 * 32  # keys and values of two layers, all heads together
     ids = torch.randint(2, 300, (2, 9))
     valid = torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
     positions = torch.arange(9).expand(2, -1)
@@ -49,6 +50,16 @@ def test_a_model_whose_logits_are_no_linear_map_of_its_states_is_refused() -> No
     scaled = GraniteForCausalLM(GraniteConfig(**SHAPE, logits_scaling=3.0))
     with pytest.raises(ValueError, match="a GraniteForCausalLM gives other logits"):
         CausalLM(scaled)
+
+
+def test_a_model_that_remembers_in_its_own_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def anew(b: int, t: int, before: int, device: torch.device) -> masks.Following:
+        return following(b, t, before, device)._replace(positions=torch.arange(t).expand(b, -1))
+
+    following = masks.following
+    monkeypatch.setattr(masks, "following", anew)  # as a model that counts every part from its beginning
+    with pytest.raises(ValueError, match="a LlamaForCausalLM gives other states when it reads a text in two parts"):
+        CausalLM(LlamaForCausalLM(LlamaConfig(**SHAPE)))
 
 
 def test_text_gives_no_special_token_and_comes_back() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
-from transformers import OPTForCausalLM
+from transformers import DynamicCache, OPTForCausalLM
 
 from backbones.build import build_language
 from backbones.lm import LanguageModel
@@ -58,6 +58,18 @@ def test_causal_leakage(language: LanguageModel) -> None:  # INV-LM-1
         after = run(language, changed, allowed)
         assert torch.equal(before[:, :q], after[:, :q])
         assert not torch.allclose(before[:, q:], after[:, q:])
+
+
+def test_what_is_read_in_parts_is_what_is_read_at_once(language: LanguageModel) -> None:
+    ids, seen = torch.randint(0, 64, (3, 9)), DynamicCache()
+    x, at_once = language.embed(ids), run(language, ids, causal(torch.ones_like(ids, dtype=torch.bool)))
+    first, second = language.read_on(x[:, :5], seen), language.read_on(x[:, 5:8], seen)
+    rows = torch.tensor([2, 0, 0])  # one row goes on in two ways, one in none
+    seen.reorder_cache(rows)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), at_once[:, :8], atol=1e-5, rtol=0)
+    torch.testing.assert_close(language.read_on(x[rows, 8:], seen), at_once[rows, 8:], atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=f"rows have {language.size.positions + 1} tokens"):
+        language.read_on(torch.zeros(3, language.size.positions - 8, language.width), seen)
 
 
 def test_bidirectional_sees_the_last_token(language: LanguageModel) -> None:  # INV-LM-2

@@ -1,5 +1,6 @@
 """The audit counts what a run would find, and says where; every number is checked against one counted by hand."""
 
+import hashlib
 import io
 import json
 import os
@@ -7,11 +8,22 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from data.audit.__main__ import main
-from data.audit.survey import Pictures, packed
+from data.audit.survey import Pictures, fingerprint, packed, survey
+from data.audit.windows import Windows
+from data.batch import Layout
+from data.corpora import open_corpus
+from data.images import ImageTransform
+from data.loading.loader import Loader
+from data.loading.select import Rules
+from data.loading.windows import Filling
+from data.obelics import SCHEMA
+from data.tokenizer import Tokenizer
 
 
 def photo(seed: int, size: int = 64) -> Image.Image:
@@ -81,6 +93,7 @@ def test_every_count_is_that_of_the_corpus(corpus, tmp_path, capsys):
     assert counts == {"decode_error": 1, "missing_image": 1, "no_image_left": 1, "not_chosen": 1, "schema": 3}
     assert said["worst_shards"] == {"mmc4/docs_shard_2": 3, "mmc4/docs_shard_1": 1}
     assert said["evaluation_overlap"] == {"coco": ["mmc4/docs_shard_0/2 2.png: twin.jpg"]}
+    assert said["evaluation_sets"] == {"coco": {"looked_for": 2, "not_looked_for": 0}}
     assert said["steps_of_an_epoch"] == 2 and said["per_document"]["images"]["mean"] == 1.0
     page = capsys.readouterr().out
     assert "most is broken in mmc4/docs_shard_2 (3)" in page and "50.0% of the wanted" in page
@@ -100,6 +113,9 @@ def test_pairs_are_audited_too_and_shards_can_be_a_few(tmp_path):
                     info.size = len(data)
                     archive.addfile(info, io.BytesIO(data))
     assert audit(tmp_path, folder)["documents"]["used"] == 12
+    padding = audit(tmp_path, folder, "--patches", 4, "--text-len", 12)["not_padding"]
+    said = audit(tmp_path, folder, "--patches", 4, "--text-len", 52)  # a pair's row is as long as its caption may be
+    assert padding["one_document_a_row"] == pytest.approx(3 * said["not_padding"]["one_document_a_row"], rel=1e-3)
     said = audit(tmp_path, folder, "--shards", 2)
     assert said["documents"]["used"] == said["images"]["used"] == 6
     assert said["documents"]["same_text_as_one_before"] == 5
@@ -128,10 +144,25 @@ def test_a_picture_is_found_again_after_scaling_and_compression_and_no_other_is(
         (tmp_path / f"{seed}.jpg").write_bytes(encoded(photo(seed, 150), "JPEG", quality=85))
     (tmp_path / "white.png").write_bytes(encoded(Image.new("RGB", (9, 9), "white")))
     (tmp_path / "broken.png").write_bytes(b"<html>")
+    (tmp_path / "nowhere.png").symlink_to("gone.png")
     known = Pictures(tmp_path)
     assert [known.twin(photo(seed, 64)) for seed in range(30)] == [f"{seed}.jpg" for seed in range(30)]
     assert [known.twin(photo(seed, 64)) for seed in range(100, 400)] == [None] * 300
     assert known.twin(Image.new("RGB", (50, 50), "white")) is None
+    assert (len(known), known.blind) == (30, 3)
+
+
+def test_drawings_on_white_are_told_apart_by_their_colours(tmp_path):
+    """Of a small thing on white only the bits at its edge are set, wherever its shape and colours differ."""
+    for name, colour in (("red", (255, 40, 0)), ("blue", (0, 40, 255))):
+        drawing = Image.new("RGB", (160, 160), "white")
+        drawing.paste(colour, (60, 60, 100, 100))
+        drawing.save(tmp_path / f"{name}.png")
+    with Image.open(tmp_path / "red.png") as red, Image.open(tmp_path / "blue.png") as blue:
+        assert fingerprint(red) == fingerprint(blue)
+        (tmp_path / "blue.png").unlink()
+        known = Pictures(tmp_path)
+        assert known.twin(red.resize((90, 90))) == "red.png" and known.twin(blue) is None
 
 
 def test_packing_lays_rows_one_after_the_other():
@@ -144,3 +175,54 @@ def test_a_cut_shard_counts_for_what_it_held_in_the_audit(corpus, tmp_path):
     path = corpus / "docs_shard_1.jsonl"
     os.truncate(path, path.stat().st_size // 2)
     assert audit(tmp_path, corpus)["documents"]["looked_at"] == 9
+
+
+@pytest.fixture
+def obelics(tmp_path: Path) -> Path:
+    """30 equal pages of two images, so that windows do not depend on the order in which a run reads them."""
+    folder = tmp_path / "obelics"
+    url, other = "http://a.invalid/0.png", "http://a.invalid/gone.png"
+    row = {"images": [None, url, None, other, url], "texts": ["A boat with oars." * 3, None, "A sail.", None, None]}
+    parquet.write_table(pa.Table.from_pylist([row] * 30, SCHEMA), _made(folder) / "train-00000-of-00001.parquet")
+    (_made(folder / "images") / hashlib.sha1(url.encode()).hexdigest()).write_bytes(encoded(photo(0)))
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_the_windows_of_an_audit_are_those_of_a_run(obelics):
+    corpus, tokenizer, rules = open_corpus(obelics), Tokenizer.train_bpe([], 256), Rules(sim_threshold=None)
+    lengths = {"patches": 4, "seq_len": 48}
+    windows = Windows(**lengths, images_per_step=9)
+    survey(corpus, range(len(corpus)), rules, tokenizer, **lengths, windows=windows, against={})
+    layouts, budget = (Layout.INTERLEAVED,), {"images_per_step": 9, "total_images": 60, "seed": 0}
+    loader = Loader(
+        corpus, tokenizer, ImageTransform(8), layouts=layouts, slots=4, **lengths, **budget, rules=rules,
+        filling=Filling.WINDOWS,
+    )  # fmt: skip
+    tokens, images, documents = [], [], []
+    for batch in loader.batches():
+        rows = batch[Layout.INTERLEAVED]
+        tokens += rows.attn_mask.sum(1).tolist()
+        images += rows.img_row.bincount(minlength=len(rows.input_ids)).tolist()
+        documents += (rows.doc_id.amax(1) + 1).tolist()
+    assert (windows.tokens, windows.images, windows.documents) == (tokens, images, documents)
+    assert len(tokens) > 30 and 0 in images
+
+
+def test_documents_and_windows_of_obelics_are_both_named(obelics, tmp_path, capsys):
+    said = audit(tmp_path, obelics, "--seq-len", 48, "--patches", 4, "--picture", tmp_path / "a.png")
+    assert said["documents"]["used"] == 30 and said["images"] == {"named": 90, "used": 60, "exact_duplicates": 59}
+    windows, page = said["windows"], capsys.readouterr().out
+    assert set(said["per_document"]) == {"images", "text_tokens"} and windows["count"] > 20
+    assert said["not_padding"]["one_document_a_row"] is None and 0.5 < said["not_padding"]["windows"] < 1
+    assert f"windows {windows['count']:>19,}  rows of a run; {windows['without_image']} hold no image" in page
+    assert "a window (median" in page and "of a window" in page
+
+
+def test_rows_too_short_for_an_image_are_refused(obelics, capsys):
+    assert main([str(obelics), "--seq-len", "100"]) == 2
+    assert "--patches 196 with its markers needs 200 tokens, and a row has --seq-len 100" in capsys.readouterr().err

@@ -11,7 +11,6 @@ from PIL import Image
 from pyarrow import parquet
 from tar_helpers import write_shards
 
-from data.audit.__main__ import main as audit
 from data.corpora import detect, open_corpus
 from data.document import Bad, Cause
 from data.errors import BadImage, CorpusError
@@ -222,10 +221,3 @@ def test_an_index_that_is_kept_is_used(tmp_path):
     tarred(tmp_path / "corpus" / "images")
     first, second = (open_corpus(tmp_path / "corpus", cache=tmp_path / "cache") for _ in range(2))
     assert first.digest == second.digest and read(first) == read(second)
-
-
-def test_it_can_be_audited(tmp_path, capsys):
-    write(tmp_path, [row("A boat with oars.", n % 3, "And a sail.") for n in range(30)])
-    tarred(tmp_path / "images")
-    assert audit([str(tmp_path), "--seq-len", "64", "--patches", "4"]) == 0
-    assert "obelics: 30 documents looked at" in capsys.readouterr().out

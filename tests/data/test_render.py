@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from data.batch import Layout, TokenType
 from data.document import Image, ImageRef, Text
 from data.images import ImageTransform
-from data.loading.collate import Item, collate
+from data.loading.collate import collate
+from data.loading.item import Item
 from data.loading.render import COLLAPSED, PAIR_LAYOUTS, Writing, render
 from data.loading.select import Sample
 from data.tokenizer import SpecialTokens

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from data.batch import Layout, TokenType
 from data.document import Bad, Cause, Image, ImageRef, RawDocument, Text
 from data.images import ImageTransform
-from data.loading.collate import Item, collate
+from data.loading.collate import collate
+from data.loading.item import Item
 from data.loading.render import Writing
 from data.loading.select import Rules, choose_images, sample
 from data.tokenizer import Tokenizer

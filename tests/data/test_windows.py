@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from data.batch import Layout, TokenType
 from data.document import Image, ImageRef, RawDocument, Text
 from data.images import ImageTransform
-from data.loading.collate import Item, collate
+from data.loading.collate import collate
+from data.loading.item import Item
 from data.loading.render import Writing
 from data.loading.select import Rules, Sample, place, prepare
 from data.loading.windows import Filling, cut

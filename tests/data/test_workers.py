@@ -140,8 +140,10 @@ def test_any_number_of_readers_gives_the_same_batches_and_counts(
     assert not readers_of(os.getpid())
 
 
-def resumed(folder: Path, steps: list[int], workers: list[int], expected: list[object]) -> None:
-    """Stop after each of those steps, while readers are ahead, and continue with another number of them."""
+def resumed(folder: Path, steps: list[int], workers: list[int]) -> None:
+    """Stop after each of those steps, while readers are ahead, and continue with so many: equal to one run."""
+    whole = load(folder)
+    expected = [held(batch) for batch in whole.batches()]
     run: list[object] = []
     saved: object = 0
     for step, count in zip([*steps, len(expected)], [*workers, 0], strict=True):
@@ -151,26 +153,58 @@ def resumed(folder: Path, steps: list[int], workers: list[int], expected: list[o
         saved = json.loads(json.dumps(loader.state()))
         batches.close()  # type: ignore[attr-defined]
     assert run == expected
+    assert loader.coverage == whole.coverage
 
 
 def test_a_run_stopped_and_continued_by_other_readers_equals_one_that_was_not(pages: Path) -> None:
-    resumed(pages, [3, 17], [2, 0], [held(batch) for batch in load(pages).batches()])
+    resumed(pages, [3, 17], [2, 0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_run_continues_at_20_random_steps(pages: Path, workers: int) -> None:
-    whole = load(pages, total_images=800)
-    expected = [batch.doc_uid for batch in whole.batches()]
-    for at in sorted(generator("stops", workers).choice(len(expected), 20, replace=False).tolist()):
-        stopped = load(pages, total_images=800, workers=workers)
-        batches = stopped.batches()
-        assert [batch.doc_uid for batch in itertools.islice(batches, at)] == expected[:at]
-        state = json.loads(json.dumps(stopped.state()))
-        batches.close()  # type: ignore[attr-defined]
-        again = load(pages, total_images=800, workers=workers)
-        assert [batch.doc_uid for batch in again.batches(state)] == expected[at:]
-        assert again.coverage == whole.coverage
+    steps = sorted(generator("stops", workers).choice(load(pages).steps, 20, replace=False).tolist())
+    resumed(pages, steps, [workers] * 20)
+
+
+# Reads 10,000 pairs in windows, and prints by how many MB the process grew after the first 500.
+FLAT = """
+import sys
+from pathlib import Path
+import torch
+from data.batch import Layout
+from data.corpora import open_corpus
+from data.images import ImageTransform
+from data.loading.loader import Loader
+from data.loading.select import Rules
+from data.readers import laion
+from data.tokenizer import Tokenizer
+
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+torch.set_num_threads(1)
+laion.window_of = lambda entries, shards: 3  # as a corpus of real size is read
+loader = Loader(
+    open_corpus(Path(sys.argv[1])), Tokenizer.train_bpe([], 256), ImageTransform(8), layouts=(Layout.IMAGE_FIRST,),
+    patches=4, slots=4, seq_len=90, images_per_step=50, total_images=10_000, seed=0, rules=Rules(text_len=12),
+)
+for step, _ in enumerate(loader.batches()):
+    if step == 10:
+        began = held()
+print(held() - began)
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_10_000_samples(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (128, 128)).save(out, "JPEG")
+    sample = {"jpg": out.getvalue(), "txt": b"a plant"}  # 48 kB decoded: the pictures of an epoch would take 50 MB
+    write_shards([(f"{number:05d}", sample) for number in range(1000)], tmp_path, 50)
+    program = [sys.executable, "-c", FLAT, str(tmp_path)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 10
 
 
 def test_a_shard_is_read_by_one_reader_and_a_window_by_all(monkeypatch: pytest.MonkeyPatch, pairs: Path) -> None:

@@ -1,6 +1,7 @@
 """An encoder from elsewhere, or one trained here, is evaluated by one command; what cannot be says why at once."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,7 @@ def test_captions_are_written_by_a_model_of_transformers(
     assert evaluate.main([*asked, "--llm", model]) == 0
     said = capsys.readouterr().out
     assert "- caption: written by small-llama " in said and "| caption | coco " in said
+    assert "- coco/cider with the captions of another image: " in said and "without an image" not in said
     (found,) = (
         each
         for path in runs.glob("transfer-caption*/record.json")
@@ -123,8 +125,15 @@ def test_captions_are_written_by_a_model_of_transformers(
     assert model not in json.dumps(dict(found.spec))  # content names runs, no path does
     monkeypatch.setattr(transfer, "fit", lambda *_, **__: pytest.fail("something was trained"))
     (tmp_path / "other").mkdir()
-    again = Path(model).rename(tmp_path / "other" / "small-llama")
-    assert evaluate.main([*asked, "--llm", str(again)]) == 0
+    again = str(Path(model).rename(tmp_path / "other" / "small-llama"))
+    assert evaluate.main([*asked, "--llm", again]) == 0
+    monkeypatch.undo()
+    small_suite(monkeypatch)
+    capsys.readouterr()
+    assert evaluate.main(arguments(runs, "--mode", "blind", "--tasks", "caption", "--llm", again)) == 0
+    (blind,) = re.findall(r"^\| caption \| coco +\| cider +\| +(\S+) ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert evaluate.main([*asked, "--llm", again]) == 0
+    assert f"- coco/cider without an image: {blind}; the difference is " in capsys.readouterr().out
 
 
 def test_damaged_weights_of_an_encoder_block_its_transfers(
@@ -161,6 +170,9 @@ def test_damaged_weights_of_an_encoder_block_its_transfers(
         (["--encoder", "hf:nowhere", "--tasks", "classify", "--llm", "x"], "--llm x is not read: it writes captions"),
         (["--encoder", "hf:nowhere", "--seed", "-1"], "--seed is a whole number from 0 on, got -1"),
         (["--encoder", ".", "--weights", "x"], "--weights x is not read"),
+        (["--tasks", "classify"], "--mode frozen transfers an encoder: add --encoder SOURCE"),
+        (["--mode", "blind", "--encoder", "x"], "--encoder x is not read: --mode blind trains a head without an image"),
+        (["--mode", "blind"], "--mode blind is for captions, and --tasks is classify,retrieve,caption; add --tasks"),
         (["--encoder", "."], "is no run of"),
         (["--encoder", "hf:nowhere", "--scale", "base16"], "no model at 'nowhere'"),
     ],

@@ -33,6 +33,15 @@ def test_twenty_adamw_steps_on_two_ranks_end_with_the_weights_of_one_process(
     assert [row["step"] for row in rows] == list(range(20))  # written once, by rank 0
 
 
+def test_steps_in_parts_end_with_the_weights_of_whole_ones(ranks: Ranks, alone: Weights, tmp_path: Path) -> None:
+    one = train(0, 1, str(tmp_path / "one"), "adamw", -1, "", 3)
+    assert furthest(one["weights"], alone) < 1e-8
+    two = ranks(train, 2, str(tmp_path / "two"), "adamw", -1, "", 3)
+    assert furthest(two[0]["weights"], alone) < 1e-8
+    means = [[json.loads(line)["contrast"] for line in (tmp_path / n / "metrics.jsonl").open()] for n in ("one", "two")]
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+
+
 def test_a_signal_to_one_rank_stops_all_at_its_step_and_any_number_of_ranks_continues(
     ranks: Ranks, alone: Weights, tmp_path: Path
 ) -> None:

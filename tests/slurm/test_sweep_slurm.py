@@ -120,6 +120,19 @@ def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On) -> None:
     assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
 
 
+def test_time_that_is_up_costs_nothing(on: On, reference: Sweep) -> None:
+    """The limit is SLURM's own. The run stands still until the signal comes, and SLURM's SIGCONT with it."""
+    sweep = on()
+    sweep.submit("--set", "slurm.time=2", "--set", "slurm.signal_seconds=20")
+    first = sweep.training("pretrain-clip")
+    os.kill(first.pid, signal.SIGSTOP)
+    sweep.done("pretrain-clip")
+    stopped, *_, done = sweep.attempts("pretrain-clip")
+    assert re.match("stopped by SIGUSR2 after step", stopped.reason) and done.ended == "done"
+    assert stopped.seconds < 120 and done.job == stopped.job and 0 < done.from_step < 60
+    assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
+
+
 def test_a_run_that_never_gets_anywhere_is_not_requeued_for_ever(on: On) -> None:
     sweep = on()
     sweep.submit("--set", "slurm.attempts=2")

@@ -4,9 +4,14 @@ import itertools
 
 import pytest
 import torch
+from llm_helpers import MODELS
 from transfer_helpers import language
+from transformers import DynamicCache
 
 from backbones import masks
+from backbones.llm import CausalLM
+from backbones.lm import Decoder
+from transfer import decode
 from transfer.decode import Decoding, beam_search, generate
 
 
@@ -44,6 +49,61 @@ def test_greedy_takes_the_best_token_each_time(model):
         while len(said) < 6 and (best := int(next_log_probabilities(model, prefix, said, {1}).argmax())) != 2:
             said.append(best)
         assert ids == said
+
+
+class Rereading(Decoder):
+    """Another model without its memory: it reads everything again at every step. What it has read is kept as keys."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of, self.embed, self.logits = of, of.embed, of.logits
+        self.width, self.kept_per_token = of.width, of.kept_per_token
+
+    def embed(self, ids):
+        raise NotImplementedError
+
+    def logits(self, y):
+        raise NotImplementedError
+
+    def forward(self, x, allowed, position_ids):
+        return self.of(x, allowed, position_ids)
+
+    def read_on(self, x, seen):
+        everything = seen.update(x[:, None], x[:, None], 0)[0][:, 0]
+        valid = torch.ones(everything.shape[:2], dtype=torch.bool)
+        positions = torch.arange(everything.shape[1]).expand_as(valid)
+        return self.of(everything, masks.causal(valid), positions)[:, -x.shape[1] :]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_memory_changes_no_caption(model, beams):
+    config = Decoding(beams=beams, max_tokens=10)
+    expected = generate(Rereading(model), prefixes(16), 2, {1}, config)
+    assert generate(model, prefixes(16), 2, {1}, config) == expected and len(set(map(tuple, expected))) > 8
+
+
+@pytest.mark.parametrize("kind", ["tied", "learned positions"])
+def test_memory_changes_no_caption_of_a_model_from_elsewhere(kind):
+    torch.manual_seed(2)
+    theirs = CausalLM(MODELS[kind]())
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(6 if parameter.ndim == 2 else 1)
+    for beams in (1, 3):
+        config = Decoding(beams=beams, max_tokens=8)
+        expected = generate(Rereading(theirs), prefixes(8), 2, {1}, config)
+        assert generate(theirs, prefixes(8), 2, {1}, config) == expected and len(set(map(tuple, expected))) > 4
+
+
+def test_what_is_kept_is_bounded_and_changes_no_caption(model, monkeypatch):
+    config, rows, seen = Decoding(beams=3, max_tokens=6), [], DynamicCache()
+    model.read_on(prefixes(2), seen)
+    held = sum(layer.keys.numel() + layer.values.numel() for layer in seen.layers)
+    assert held == 2 * 5 * model.kept_per_token  # two rows of five tokens
+    expected = generate(model, prefixes(8), 2, {1}, config)
+    monkeypatch.setattr(decode, "KEPT_BYTES", 3 * 3 * (5 + 6) * 4 * model.kept_per_token)  # of three images
+    monkeypatch.setattr(decode, "beam_search", lambda *given: rows.append(len(given[1])) or beam_search(*given))
+    assert generate(model, prefixes(8), 2, {1}, config) == expected and rows == [3, 3, 2]
 
 
 def test_ends_come_at_different_steps_in_these_tests(model):

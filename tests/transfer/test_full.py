@@ -1,5 +1,6 @@
 """Full transfer trains every block of the encoder at its own rate; a frozen encoder on pictures trains none of it."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -188,12 +189,38 @@ def test_crops_are_a_function_of_the_step_and_differ_between_epochs():
     data, config = PictureSplit(split(), encoder()), full_task("classify").config
     stream = PictureStream(data, config, 0)
     again = PictureStream(PictureSplit(split(), encoder()), config, 0, workers=3)
-    assert torch.equal(stream.batch(3).images, again.batch(3).images)
+    for start in (0, 1):
+        ahead = list(again.batches(start))
+        assert len(ahead) == stream.steps - start
+        for step, batch in enumerate(ahead, start):
+            assert torch.equal(stream.batch(step).images, batch.images)
+            assert torch.equal(stream.batch(step).learned.index, batch.learned.index)
     first = {int(i): image for i, image in zip(stream.batch(0).learned.index, stream.batch(0).images, strict=True)}
     for step in (2, 3):
         batch = stream.batch(step)
         for i, image in zip(batch.learned.index.tolist(), batch.images, strict=True):
             assert i not in first or not torch.equal(image, first[i])
+
+
+def test_pictures_of_later_steps_are_decoded_meanwhile_and_a_bad_one_fails_its_own_step():
+    of, opened, decoded = encoder(), split(), set()
+    fine = threading.Event()
+
+    def load(i):
+        decoded.add(i)
+        if len(decoded) == len(opened):
+            fine.set()
+        if opened.item_ids[i] == bad:
+            raise OSError("truncated")
+        return opened.load(i)
+
+    stream = PictureStream(PictureSplit(replace(opened, load=load), of), full_task("classify").config, 0)
+    bad = opened.item_ids[int(stream._drawn(1)[1][0])]
+    batches = stream.batches()
+    next(batches)
+    assert fine.wait(10)  # nobody has asked for the second half of the epoch
+    with pytest.raises(OSError, match="truncated"):
+        next(batches)
 
 
 def test_half_the_pictures_are_mirrored():

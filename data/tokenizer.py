@@ -34,7 +34,7 @@ class SpecialTokens:
     mask: int
     vocab_size: int
 
-    @property
+    @cached_property  # asked for with every text
     def ids(self) -> frozenset[int]:
         """All special ids."""
         return frozenset(astuple(self)[:-1])

@@ -22,12 +22,14 @@ from experiments.publishing.evaluated import SHUFFLED, SHUFFLED_TOO, Evaluated, 
 from experiments.tables import TABLE1
 from results import items, record
 from results.resampling import metrics_of
-from results.schema import BLIND, Mode, Row, Status
+from results.schema import BLIND, HELD_OUT, Mode, Row, Status
 
-# What the scores of test items are read by: the columns of all tasks, and captions given to other images.
+# What the scores of test items are read by: the columns of all tasks, also for what is held out of a training set,
+# and captions given to other images.
+_NAMED = (*TABLE1.columns, *(replace(column, dataset=HELD_OUT) for column in TABLE1.columns))
 COLUMNS = (
-    *TABLE1.columns,
-    *(replace(column, metric=SHUFFLED + SHUFFLED_TOO) for column in TABLE1.columns if column.metric == SHUFFLED_TOO),
+    *_NAMED,
+    *(replace(column, metric=SHUFFLED + SHUFFLED_TOO) for column in _NAMED if column.metric == SHUFFLED_TOO),
 )
 BASELINE = "caption"  # the one task that a head can be trained for without an image
 

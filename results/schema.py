@@ -24,6 +24,7 @@ COVERAGE_COUNTS = ("documents", "images", "skipped", "not_chosen")
 Mode = Literal["frozen", "full", "blind"]
 FULL: Mode = "full"
 BLIND: Mode = "blind"
+HELD_OUT = "held_out"  # what scores of held-out training images are called, where others bear their test set's name
 
 
 class Kind(StrEnum):
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     ENCODER = "encoder"  # takes in an encoder that was trained elsewhere
     TEXT_LM = "text_lm"  # the language model every captioning transfer starts from
     TRANSFER = "transfer"
+    DIALOGUE = "dialogue"  # one of the two stages of multimodal dialogue
 
 
 class Status(StrEnum):

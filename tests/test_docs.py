@@ -34,7 +34,7 @@ from data.corpora import open_corpus
 from data.document import RawDocument
 from data.images import open_image
 from data.toyworld import __main__ as toyworld
-from experiments import cancel, conversations, evaluate, questions, score, status, sweep, tables
+from experiments import cancel, conversations, dialogue, evaluate, questions, score, status, sweep, tables
 from experiments.configuration.corpora import TASKS
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
@@ -229,6 +229,8 @@ def run(words: Sequence[str]) -> str:
             return "" if asked in BENCHMARKS else f"no benchmark {asked}."
         case ["python", "-m", "experiments.conversations", *rest]:
             return "" if conversations.parser().parse_args(rest).file else "no file."
+        case ["python", "-m", "experiments.dialogue", *rest]:
+            return "" if dialogue.parser().parse_args(rest).mode else "no mode."
         case ["python", "-m", "data.toyworld", *rest]:
             return "" if toyworld.parser().parse_args(rest).folder else "no folder."
         case ["python", "-m", "data.convert", *rest]:

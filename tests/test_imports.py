@@ -14,7 +14,7 @@ PACKAGES = ("backbones", "benchmarks", "data", "experiments", "objectives", "res
 ALLOWED: Mapping[str, tuple[str, ...]] = {
     "experiments": ("backbones", "data", "objectives", "results", "transfer"),
     "benchmarks": ("backbones", "data", "experiments", "objectives", "results", "transfer"),
-    "transfer": ("backbones", "data.batch", "data.seeds", "objectives.functional"),
+    "transfer": ("backbones", "data.batch", "data.dialogue", "data.seeds", "objectives.functional"),
     "objectives": ("backbones", "data.batch", "data.seeds"),
     "backbones": ("data.seeds",),
     "data": (),

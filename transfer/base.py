@@ -117,11 +117,15 @@ class TransferConfig:
     flip: float = field(default=0.0, metadata=AUGMENTED)  # how often a picture is mirrored
     # Magnitude of RandAugment, 0 to 10 (transfer/randaugment.py); 0: none. MAE's fine-tuning has 9.
     rand_augment: float = field(default=0.0, metadata=AUGMENTED | LATER)
+    # Share of the training images that is held out and scored in the place of the test sets (transfer/held_out.py).
+    held_out: float = field(default=0.0, metadata=LATER)
     vision: VisionTuning = VisionTuning()  # of the encoder under full transfer; not used while it is frozen
 
     def __post_init__(self) -> None:
         if not 0 < self.crop[0] <= self.crop[1] <= 1 or not 0 <= self.flip <= 1:
             raise ValueError(f"crop is a range of shares and flip a share, got crop={self.crop} and flip={self.flip}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is a share of the training images in [0, 1), got {self.held_out}")
         if not 0 <= self.rand_augment <= 10:
             raise ValueError(f"rand_augment is a magnitude from 0 to 10, got {self.rand_augment}")
         for name in ("epochs", "steps", "batch"):

@@ -7,7 +7,7 @@ which newer tokenizers cause; by characters there is nothing to add up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from data.batch import TokenType
 from data.dialogue.template import Mark, Piece, Text
@@ -25,6 +25,7 @@ class _Special(Protocol):
     def img(self) -> int: ...
 
 
+@runtime_checkable
 class SpanTokenizer(Protocol):
     """A tokenizer that says which characters each token covers."""
 

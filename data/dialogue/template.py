@@ -66,6 +66,13 @@ def written(conversation: Conversation, template: Template) -> list[Piece]:
     return pieces
 
 
+def asked(question: str, pictured: bool) -> list[Piece]:
+    """A question that is to be answered, as `vicuna_v1` writes it up to the answer."""
+    shown: list[Piece] = [Text(f"{SYSTEM} USER: ", ()), Mark.IMAGE]
+    before = "\n" if pictured else f"{SYSTEM} USER: "
+    return [*(shown if pictured else []), Text(f"{before}{question} ASSISTANT:", ())]
+
+
 def as_text(pieces: Sequence[Piece]) -> str:
     """What is written, for people to read."""
     shown = {Mark.IMAGE: "<image>", Mark.END: "</s>"}

@@ -1,8 +1,9 @@
 """The embedded dialogue corpus: LLaVA's two conversation files and two benchmarks, in their releases' layouts.
 
-    align.json, tune.json                         records of stage 1 and stage 2, pictures below images/
-    pope/coco_pope_{random,popular,adversarial}.json   yes/no about pictures of images/test
-    gqa/testdev_balanced_questions.json           what, where, which colour, how many, about the same pictures
+    align.json, tune.json             records of stage 1 and stage 2; their pictures are below images/
+    pope/coco_pope_*.json             yes/no: the three files
+    gqa/testdev_balanced_questions.json   what, where, which colour, how many
+    pope/pictures/, gqa/pictures/     what both ask about
 
 Everything is a pure function of `DialogueSpec`; the folder appears under its name only when whole.
 """
@@ -22,9 +23,10 @@ from data.toyworld.corners import Quartet, render_quartets, sample_quartet
 from data.toyworld.questions import OPEN, SHORT, Kind, Negatives, ask, describe, pope
 from data.toyworld.write import encoded
 
+PICTURES = "pictures"  # folder of a benchmark's pictures, beside its files
 Part = Literal["align", "tune", "test"]
 ASKED = "Describe the picture."  # of stage 1, which throws it away
-ROUNDS = 4  # of a conversation of stage 2
+RECORDS = 4  # of stage 2 on one picture, of one round each: an embedded language model has 256 positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,13 @@ def _pictures(root: Path, part: Part, spec: DialogueSpec) -> tuple[list[Quartet]
     """Quartets of a part, the names of their pictures, which are written, and the stream to go on with."""
     rng = generator(spec.seed, "toyworld", "dialogue", part)
     quartets = [sample_quartet(rng) for _ in range(getattr(spec, part))]
-    (root / "images" / part).mkdir(parents=True)
+    folders = [root / name / PICTURES for name in ("pope", "gqa")] if part == "test" else [root / "images" / part]
     names = [f"{number:06d}.jpg" for number in range(len(quartets))]
+    for folder in folders:
+        folder.mkdir(parents=True)
     for name, content in zip(names, encoded(render_quartets(quartets, rng), "jpg"), strict=True):
-        (root / "images" / part / name).write_bytes(content)
+        for folder in folders:
+            (folder / name).write_bytes(content)
     return quartets, names, rng
 
 
@@ -71,16 +76,12 @@ def _stage(root: Path, part: Literal["align", "tune"], spec: DialogueSpec) -> No
         if part == "align":
             rounds = [(ASKED, describe(quartet))]
         else:
-            kinds: Sequence[Kind] = rng.choice(get_args(Kind), ROUNDS).tolist()
+            kinds: Sequence[Kind] = rng.choice(get_args(Kind), RECORDS).tolist()
             questions = [ask(quartet, kind, rng) for kind in kinds]
             rounds = [(f"{each.text}\n{SHORT}", each.answer) for each in questions]
-        turns = [
-            {"from": speaker, "value": text}
-            for asked, answer in rounds
-            for speaker, text in (("human", asked), ("gpt", answer))
-        ]
-        turns[0]["value"] = f"<image>\n{turns[0]['value']}"
-        records.append({"id": name.partition(".")[0], "image": f"{part}/{name}", "conversations": turns})
+        for asked, answer in rounds:
+            turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
+            records.append({"id": name.partition(".")[0], "image": f"{part}/{name}", "conversations": turns})
     _put(root / f"{part}.json", json.dumps(records, indent=1))
 
 

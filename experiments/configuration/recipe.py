@@ -143,6 +143,23 @@ _TINY = RunConfig(
     full=_TINY_FULL,
 )
 
+# What the stages of multimodal dialogue have otherwise at a scale (transfer/dialogue/recipe.py has the paper's values).
+# Answers of the embedded corpus are a word or three, and its language model has 256 positions.
+DIALOGUE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "tiny": {
+        "align": {"epochs": 3.0, "batch": 64, "longest": 256},
+        "tune": {
+            "epochs": 4.0,
+            "batch": 64,
+            "lr": 1e-3,
+            "lr_pretrained": 1e-3,
+            "longest": 256,
+            "answer_tokens": 12,
+            "vision.lr": 1e-3,
+        },
+    },
+}
+
 SCALES = {
     scale.name: scale
     for scale in (

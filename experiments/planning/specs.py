@@ -141,8 +141,34 @@ class TransferSpec:
         return f"{self.task}-{FULL}-{encoder}" if self.mode == FULL else f"{self.task}-{encoder}"
 
 
-Spec = PretrainSpec | EncoderSpec | TextLmSpec | TransferSpec
-_CLASSES: Mapping[Kind, type[Spec]] = {cls.kind: cls for cls in (PretrainSpec, EncoderSpec, TextLmSpec, TransferSpec)}
+@dataclass(frozen=True, kw_only=True)
+class DialogueSpec:
+    """One stage of multimodal dialogue on one encoder, or on none in mode "blind"; the second is scored."""
+
+    kind: ClassVar[Kind] = Kind.DIALOGUE
+    protocol: int
+    stage: Literal["align", "tune"]
+    mode: Mode  # the first stage is "frozen" whatever the second is
+    recipe: Mapping[str, Any]  # transfer.dialogue.recipe.Stage
+    precision: Precision
+    language: Literal["text_lm", "llm"]
+    benchmarks: tuple[str, ...]  # of the second stage
+    seed: int
+    inputs: Mapping[str, str]  # encoder, text_lm or llm, align, data
+
+    @property
+    def label(self) -> str:
+        """Readable part of the run_id."""
+        if self.mode == BLIND:
+            return f"{self.stage}-{BLIND}-s{self.seed}"
+        encoder = self.inputs["encoder"].partition("-")[2].rpartition("-")[0]
+        return f"{self.stage}-{FULL}-{encoder}" if self.mode == FULL else f"{self.stage}-{encoder}"
+
+
+Spec = PretrainSpec | EncoderSpec | TextLmSpec | TransferSpec | DialogueSpec
+_CLASSES: Mapping[Kind, type[Spec]] = {
+    cls.kind: cls for cls in (PretrainSpec, EncoderSpec, TextLmSpec, TransferSpec, DialogueSpec)
+}
 
 
 def to_plain(spec: Spec) -> dict[str, Any]:

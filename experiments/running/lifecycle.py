@@ -17,9 +17,10 @@ from typing import Any
 
 from experiments.configuration.distributed import ALONE, DistributedConfig
 from experiments.configuration.place import Place
-from experiments.planning.specs import Spec, TransferSpec, Written, load_spec, ranks
+from experiments.planning.specs import DialogueSpec, Spec, TransferSpec, Written, load_spec, ranks
 from experiments.running import attempts, checkpoint, source
 from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
+from experiments.running.dialogue import dialogue
 from experiments.running.distributed.members import ranks_of
 from experiments.running.foreign import taken_in
 from experiments.running.hardware import environment
@@ -40,12 +41,14 @@ SHOWN_STAGES = {
     Kind.ENCODER: "encoder",
     Kind.TEXT_LM: "caption LM",
     Kind.TRANSFER: "transfer",
+    Kind.DIALOGUE: "dialogue",
 }
 _RUNNERS: Mapping[Kind, Any] = {
     Kind.PRETRAIN: pretrain,
     Kind.ENCODER: taken_in,
     Kind.TEXT_LM: text_lm,
     Kind.TRANSFER: transfer,
+    Kind.DIALOGUE: dialogue,
 }
 
 
@@ -167,7 +170,7 @@ def _stage(spec: Spec) -> str:
 def parents(folder: Path) -> list[str]:
     """The runs that a run needs."""
     spec = load_spec(folder)
-    named = ("encoder", "text_lm") if isinstance(spec, TransferSpec) else ()
+    named = ("encoder", "text_lm", "align") if isinstance(spec, TransferSpec | DialogueSpec) else ()
     return [spec.inputs[name] for name in named if name in spec.inputs]
 
 

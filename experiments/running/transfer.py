@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import torch
@@ -28,12 +29,13 @@ from experiments.running.outcome import Outcome, Owned
 from experiments.running.text_lm import LANGUAGE_FILE
 from experiments.running.training import decided, device
 from experiments.running.world import load_encoder, open_split, tokenizer_for
-from results.schema import BLIND, FULL, metric_key
+from results.schema import BLIND, FULL, HELD_OUT, metric_key
 from transfer import registry as tasks
 from transfer.base import TextModel, TransferConfig, TransferHead, TransferTask
 from transfer.encoder import Encoder
 from transfer.features import FeatureSplit, extract, no_tokens
 from transfer.freeze import ParameterGroup, freeze, frozen_transfer, full_transfer, unchanged
+from transfer.held_out import parts
 from transfer.pictures import BehindFrozen, PictureSplit, PictureStream, Tuned
 from transfer.samples import data_uri
 from transfer.stream import FeatureStream
@@ -63,7 +65,9 @@ class Transfer:
 
     def fit(self, outcome: Outcome) -> TransferHead:
         """The trained head, its encoder with it in mode "full"; nothing is trained where it was before."""
-        split = open_split(self.place, get_task(self.spec.task).train, training=True)
+        split = self._train()
+        if self.config.held_out:
+            split, _ = parts(split, self.config.held_out)
         outcome.data_digest, outcome.coverage = split.digest[:16], dict(split.coverage)
         stream: FeatureStream | PictureStream
         if self.encoder is not None and self.config.pictures == "augmented":
@@ -100,18 +104,30 @@ class Transfer:
         )
         if isinstance(module, Tuned):
             groups = full_transfer(module, self.config)
-            fit(module, stream, _optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
+            fit(module, stream, optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
         else:
             groups = frozen_transfer(module, self.vision, self.config)
             with unchanged(self.vision):
-                fit(module, stream, _optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
+                fit(module, stream, optimised(groups), optimisation, run=self.run, seed=self.spec.seed)
         self.run.may_write()
         kept.save(module, self.run.folder.name)
 
-    def score(self, head: TransferHead, name: str, outcome: Outcome) -> None:
+    def _train(self) -> Split:
+        return open_split(self.place, get_task(self.spec.task).train, training=True)
+
+    def tests(self, outcome: Outcome) -> Iterator[tuple[str, Split]]:
+        """What the head is scored on: the task's test sets, or what was held out of the training set and no other."""
+        names = get_task(self.spec.task).tests
+        if not self.config.held_out:
+            yield from ((name, open_split(self.place, name, training=False)) for name in names)
+            return
+        why = f"transfer.{self.spec.task}.held_out={self.config.held_out:g}: scored on held-out training images alone"
+        outcome.unavailable |= {metric_key(name, metric): why for name in names for metric in self.task.metrics}
+        yield HELD_OUT, parts(self._train(), self.config.held_out)[1]
+
+    def score(self, head: TransferHead, name: str, split: Split, outcome: Outcome) -> None:
         """Scores on one test set, into the outcome."""
         self.run.progress.write(note=f"scoring {name}")
-        split = open_split(self.place, name, training=False)
         test = self.features(split)
         with torch.autocast(device(), torch.bfloat16, enabled=self.precision == "bf16"):
             found = self.task.evaluate(head, test)
@@ -135,15 +151,16 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
     if spec.mode == FULL:
         made.cache = run.folder / "features"  # of an encoder that is nobody else's
     try:
-        for name in get_task(spec.task).tests:
-            made.score(head, name, outcome)
+        for name, split in made.tests(outcome):
+            made.score(head, name, split, outcome)
     finally:
         if spec.mode == FULL:
             shutil.rmtree(made.cache, ignore_errors=True)
     return outcome
 
 
-def _optimised(groups: tuple[ParameterGroup, ...]) -> list[Group]:
+def optimised(groups: tuple[ParameterGroup, ...]) -> list[Group]:
+    """Groups of transfer/freeze.py as `fit` takes them."""
     return [
         {
             "params": list(group.parameters.values()),
@@ -160,13 +177,7 @@ def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:
     if spec.language is None:
         return None
     if spec.language == "text_lm":
-        parent = place.runs / spec.inputs["text_lm"]
-        trained = load_spec(parent)
-        assert isinstance(trained, TextLmSpec)
-        tokenizer = tokenizer_for(place, trained.tokenizer)
-        language = LanguageModel(from_plain(LanguageSize, trained.model, "model"), tokenizer.special.vocab_size)
-        language.load_state_dict(load_file(parent / LANGUAGE_FILE))
-        return TextModel(tokenizer, language, pretrained=True)
+        return trained_on_text(place, spec.inputs["text_lm"])
     if spec.language == "scratch":
         encoder = load_spec(place.runs / spec.inputs["encoder"])
         assert isinstance(encoder, PretrainSpec | EncoderSpec)
@@ -177,8 +188,24 @@ def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:
             language = LanguageModel(size, tokenizer.special.vocab_size)
         return TextModel(tokenizer, language, pretrained=False)
     if spec.language == LLM:
-        assert place.data.llm is not None  # without it nothing was planned
-        name = re.sub(r"[^A-Za-z0-9._]+", "-", spec.inputs[LLM])
-        tokenizer_, model = load_llm(place.data.llm, place.shared / "llm" / name)
-        return TextModel(tokenizer_, model, pretrained=True)
+        return named_llm(place, spec.inputs[LLM])
     return TextModel(Tokenizer.opt(spec.language), load_opt(spec.language), pretrained=True)
+
+
+def trained_on_text(place: Place, run_id: str) -> TextModel:
+    """The language model that a run trained on text, with its tokenizer."""
+    parent = place.runs / run_id
+    trained = load_spec(parent)
+    assert isinstance(trained, TextLmSpec)
+    tokenizer = tokenizer_for(place, trained.tokenizer)
+    language = LanguageModel(from_plain(LanguageSize, trained.model, "model"), tokenizer.special.vocab_size)
+    language.load_state_dict(load_file(parent / LANGUAGE_FILE))
+    return TextModel(tokenizer, language, pretrained=True)
+
+
+def named_llm(place: Place, what: str) -> TextModel:
+    """The language model of `data.llm`. what: its input digest, under which a GGUF is kept unpacked."""
+    assert place.data.llm is not None  # without it nothing was planned
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", what)
+    tokenizer, model = load_llm(place.data.llm, place.shared / "llm" / name)
+    return TextModel(tokenizer, model, pretrained=True)

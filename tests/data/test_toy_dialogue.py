@@ -99,10 +99,10 @@ def test_negatives_are_absent_and_chosen_as_pope_chooses_them(quartets):
 
 
 def test_every_file_is_read_as_the_release_it_stands_in_for(folder):
-    for name, count in (("align", 6), ("tune", 8)):
+    for name, count in (("align", 6), ("tune", 32)):
         found = list(read_conversations(folder / f"{name}.json", folder / "images"))
         assert len(found) == count and all(isinstance(each, Conversation) for each in found)
-        assert {len(each.rounds) for each in found} == ({1} if name == "align" else {4})
+        assert len({each.image for each in found}) == (6 if name == "align" else 8)
         assert all(each.shown == 0 for each in found)
     questions = POPE().read(folder / "pope", "coco")
     assert Counter((each.sampling, each.there) for each in questions.values()) == {
@@ -111,7 +111,8 @@ def test_every_file_is_read_as_the_release_it_stands_in_for(folder):
     asked = GQA().read(folder / "gqa", "testdev_balanced")
     assert len(asked) == 20 * len(OPEN)
     for image in {each.image for each in questions.values()} | {f"{each.image}.jpg" for each in asked.values()}:
-        assert Image.open(folder / "images" / "test" / image).size == (32, 32)
+        for name in ("pope", "gqa"):
+            assert Image.open(folder / name / "pictures" / image).size == (32, 32)
 
 
 def test_equal_specs_write_equal_bytes_and_nothing_is_overwritten(folder, tmp_path, capsys):

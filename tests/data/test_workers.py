@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from data.corpora import open_corpus
 from data.document import Corpus
 from data.errors import CorpusError
 from data.images import ImageTransform
+from data.loading import entries
+from data.loading import loader as loading
 from data.loading.loader import Loader
 from data.loading.readers import ReaderDied
 from data.loading.select import Rules
@@ -263,6 +268,36 @@ def test_two_processes_see_exactly_the_documents_of_one_in_each_step(
     assert first[1] == second[1] == dict(whole.coverage) and first[1]["missing_image"]
     assert first[2] == second[2] == whole.state()["progress"]
     assert first[3] == second[3] and "1 of 2 ranks would get none of them; use fewer ranks or more than 6" in first[3]
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_more_ranks_share_the_same_steps(pages: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks as threads, which tell one another what `told_by_all` is given."""
+    me, told, barrier = threading.local(), [None] * count, threading.Barrier(count, timeout=SOON)
+
+    def told_by_all(value: object) -> list[object]:
+        told[me.rank] = value
+        barrier.wait()
+        heard = list(told)
+        barrier.wait()  # nobody writes before all have read
+        return heard
+
+    def shares(rank: int) -> tuple[list[tuple[str, ...]], Counter[str]]:
+        me.rank = rank
+        loader = load(pages, images_per_step=160, total_images=480)
+        return [batch.doc_uid for batch in loader.batches()], loader.coverage
+
+    whole = load(pages, images_per_step=160, total_images=480)
+    alone = [sorted(batch.doc_uid) for batch in whole.batches()]
+    for module in (entries, loading):
+        monkeypatch.setattr(module, "rank", lambda: (me.rank, count))
+    monkeypatch.setattr(entries, "told_by_all", told_by_all)
+    with ThreadPoolExecutor(count) as pool:
+        found = list(pool.map(shares, range(count)))
+    assert [
+        sorted(uid for held in step for uid in held) for step in zip(*(steps for steps, _ in found), strict=True)
+    ] == alone
+    assert all(coverage == whole.coverage for _, coverage in found)
 
 
 # -- the end of readers -------------------------------------------------------------------------------------------

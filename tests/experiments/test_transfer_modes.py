@@ -9,6 +9,7 @@ import pytest
 from plan_helpers import DIGESTS
 from sweep_helpers import BUDGET, CLIP, LCL, SMALL, TABLE, small_place
 
+from data.batch import Split
 from experiments.configuration.overrides import ConfigError, apply, parse
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
@@ -131,6 +132,28 @@ def test_a_frozen_encoder_reads_augmented_pictures_where_that_is_asked_for(place
     found = do(place, runs)["classify frozen"]
     assert found.unavailable["imagenet/acc1_standardised"] == "this probe is read from cached features only"
     assert before in (None, fingerprint(load_encoder(place, runs[0].run_id).module))
+
+
+def test_settings_are_compared_on_held_out_training_images_and_never_on_a_test_set(
+    place: Place, done: dict[str, RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, bool]] = []
+    really = transfer.open_split
+
+    def recorded(at: Place, name: str, training: bool) -> Split:
+        opened.append((name, training))
+        return really(at, name, training)
+
+    monkeypatch.setattr(transfer, "open_split", recorded)
+    runs = [run for run in plan(place, [CLIP], "transfer.classify.held_out=0.25").runs if "classify" in run.run_id]
+    (found,) = do(place, runs).values()
+    whole = done["classify frozen"]
+    assert set(opened) == {("imagenet", True)} and found.run_id != whole.run_id
+    assert {key.partition("/")[0] for key in found.metrics} == {"held_out"} and "held_out/acc1" in found.metrics
+    assert "held_out=0.25: scored on held-out" in found.unavailable["imagenet/acc1"]
+    images = really(place, "imagenet", training=True)
+    assert found.items["held_out"] == round(0.25 * len(images)) and found.images_seen < whole.images_seen
+    assert found.fitted_by == ""  # the head of the whole set has seen what is held out here
 
 
 def test_settings_that_would_mean_nothing_are_refused(place: Place) -> None:

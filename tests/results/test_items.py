@@ -119,10 +119,13 @@ def test_equal_scores_give_equal_bytes_and_leave_the_file_alone(tmp_path: Path, 
     ("content", "named"),
     [
         (b"not gzip", "not gzipped text"),
-        (gzip.compress(b"dataset,score\n"), "columns dataset, score; expected dataset, score, group_id"),
-        (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d\n"), "line 2: 4 fields, expected 5"),
-        (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d,nan\n"), "line 2: 'nan' is no finite number"),
-        (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d,x\n"), "line 2: 'x' is no finite number"),
+        (gzip.compress(b"dataset,score\n", mtime=0), "columns dataset, score; expected dataset, score, group_id"),
+        (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d\n", mtime=0), "line 2: 4 fields, expected 5"),
+        (
+            gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d,nan\n", mtime=0),
+            "line 2: 'nan' is no finite number",
+        ),
+        (gzip.compress(b"dataset,score,group_id,item_id,run\na,b,c,d,x\n", mtime=0), "line 2: 'x' is no finite number"),
     ],
 )
 def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, content: bytes, named: str) -> None:

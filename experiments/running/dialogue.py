@@ -1,0 +1,221 @@
+"""One stage of multimodal dialogue: an MLP, or an MLP and its language model, learn LLaVA's conversations.
+
+The second stage starts from the first one's MLP and is scored on benchmarks: every answer is in answers/ of the run's
+folder, beside those to the same questions about another picture.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from backbones.build import init_stream
+from data.dialogue.conversation import Flawed, read_conversations
+from data.dialogue.example import Example, SpanTokenizer, tokenised
+from data.dialogue.template import Mark, Piece, asked, fits, written
+from data.images import open_image
+from experiments.configuration.config import LLM
+from experiments.configuration.place import Place
+from experiments.configuration.typed import from_plain
+from experiments.planning.specs import DialogueSpec
+from experiments.running.fit import Optimisation, fit
+from experiments.running.outcome import Outcome, Owned
+from experiments.running.training import decided, device
+from experiments.running.transfer import named_llm, optimised, trained_on_text
+from experiments.running.world import load_encoder, save_module
+from results.schema import BLIND, FULL, metric_key
+from transfer.base import TextModel
+from transfer.dialogue.answer import answered, answers
+from transfer.dialogue.head import AlignHead, TalkHead, TuneHead
+from transfer.dialogue.recipe import PICTURES, Stage
+from transfer.dialogue.scoring.answers import check_join, read_answers
+from transfer.dialogue.scoring.base import Benchmark, Verdict
+from transfer.dialogue.scoring.registry import BENCHMARKS
+from transfer.dialogue.stream import Pictures, TalkStream
+from transfer.encoder import Encoder
+from transfer.freeze import frozen_transfer, full_transfer, unchanged
+from transfer.metrics.shuffled import another
+from transfer.pictures import BehindFrozen, Tuned
+
+PROJECTOR_FILE = "projector.safetensors"
+ASKED_AT_ONCE = 512  # questions whose answers are written together
+
+
+class Dialogue:
+    """A stage, step by step: made ready, fitted, scored."""
+
+    def __init__(self, spec: DialogueSpec, place: Place, run: Owned) -> None:
+        assert place.dialogue is not None  # without it nothing was planned
+        self.spec, self.place, self.run, self.folder = spec, place, run, place.dialogue
+        self.stage: Stage = from_plain(Stage, spec.recipe, f"dialogue {spec.stage}")
+        self.encoder = None if spec.mode == BLIND else load_encoder(place, spec.inputs["encoder"])
+        self.vision = nn.Module() if self.encoder is None else self.encoder.module.to(device())
+        self.text: TextModel = (
+            named_llm(place, spec.inputs[LLM])
+            if spec.language == LLM
+            else trained_on_text(place, spec.inputs["text_lm"])
+        )
+        self.workers = torch.get_num_threads()
+
+    def head(self) -> TalkHead:
+        """The MLP from the seed, or as the first stage left it."""
+        width = 1 if self.encoder is None else self.encoder.module.width
+        with init_stream(self.spec.seed, "dialogue", "init"):
+            kind = AlignHead if self.spec.stage == "align" else TuneHead
+            made = kind(width, self.text.language)
+        if "align" in self.spec.inputs:
+            made.projector.load_state_dict(load_file(self.place.runs / self.spec.inputs["align"] / PROJECTOR_FILE))
+        return made.to(device())
+
+    def fit(self, head: TalkHead, outcome: Outcome) -> None:
+        """Train the head on the stage's conversations."""
+        examples, names = self._conversations(outcome)
+        encoder = self.encoder
+        stream = TalkStream(
+            examples,
+            names,
+            self.stage,
+            seed=self.spec.seed,
+            fill=self.text.tokenizer.special.pad,
+            pictures=None if encoder is None else self._pictures(encoder, self.folder / "images"),
+            workers=self.workers,
+        )
+        outcome.images_seen = round((self.stage.epochs or 0) * sum(name is not None for name in names))
+        optimisation = Optimisation(
+            warmup_steps=round(self.stage.warmup * stream.steps),
+            betas=self.stage.betas,
+            eps=self.stage.eps,
+            clip_norm=self.stage.grad_clip,
+            precision=decided(self.spec.precision),
+        )
+        fitting: dict[str, Any] = {"run": self.run, "seed": self.spec.seed}
+        if encoder is not None and self.spec.mode == FULL:
+            tuned = Tuned(head, encoder)
+            outcome.metrics |= fit(tuned, stream, optimised(full_transfer(tuned, self.stage)), optimisation, **fitting)
+            return
+        module = head if encoder is None else BehindFrozen(head, encoder)
+        groups = optimised(frozen_transfer(module, self.vision, self.stage))
+        with unchanged(self.vision):
+            outcome.metrics |= fit(module, stream, groups, optimisation, **fitting)
+
+    def score(self, head: TalkHead, name: str, outcome: Outcome) -> None:
+        """Answer a benchmark, and again with every picture another one; score both."""
+        benchmark, release = BENCHMARKS[name](), self.folder / name  # type: ignore[index]
+        split = next(iter(benchmark.splits))
+        questions = benchmark.read(release, split)
+        lines = [benchmark.line(item, question) for item, question in questions.items()]
+        images = sorted({line["image"] for line in lines if line["image"] is not None})
+        found = self._answered(head, benchmark, release, lines, questions, "answers")
+        outcome.items[name] = len(lines)
+        outcome.metrics[metric_key(name, benchmark.metric)] = _value(benchmark, found)
+        outcome.metrics |= {metric_key(name, key): value for key, value in benchmark.more(_totals(found)).items()}
+        outcome.scores += [
+            {"dataset": name, "item_id": each.item_id, "group_id": each.group_id, benchmark.metric: 100 * each.score,
+             "prediction": each.parsed}
+            for each in found
+        ]  # fmt: skip
+        if self.encoder is not None and len(images) > 1:
+            other = another(images)
+            moved = [{**line, "image": other.get(line["image"])} for line in lines]
+            shuffled = self._answered(head, benchmark, release, moved, questions, "shuffled")
+            outcome.metrics[metric_key(name, f"shuffled_{benchmark.metric}")] = _value(benchmark, shuffled)
+
+    def _answered(
+        self,
+        head: TalkHead,
+        benchmark: Benchmark,
+        release: Path,
+        lines: Sequence[Mapping[str, Any]],
+        questions: Mapping[str, Any],
+        folder: str,
+    ) -> Sequence[Verdict]:
+        path = self.run.folder / folder / f"{release.name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        tokens = self._tokens(release / PICTURES)
+
+        def answer(some: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+            self.run.progress.write(note=f"{folder} {release.name}")
+            names = [line["image"] for line in some]
+            examples = [
+                self._example(line["question_id"], asked(line["text"], name is not None))
+                for line, name in zip(some, names, strict=True)
+            ]
+            return answers(head, self.text.tokenizer, examples, names, tokens, self.stage.answer_tokens)
+
+        self.run.may_write()
+        answered(path, lines, answer, ASKED_AT_ONCE)
+        said = read_answers(path, benchmark.key)
+        check_join(questions, said, release, path)
+        return benchmark.judge(questions, said)
+
+    def _conversations(self, outcome: Outcome) -> tuple[list[Example], list[str | None]]:
+        examples, names, left_out = [], [], 0
+        path = self.folder / f"{self.spec.stage}.json"
+        for found in read_conversations(path, self.folder / "images"):
+            if isinstance(found, Flawed) or not fits(found, self.stage.template):
+                left_out += 1
+                continue
+            example = self._example(found.item_id, written(found, self.stage.template))
+            if any(example.learned):
+                examples.append(example)
+                names.append(found.image)
+        outcome.coverage = {"documents": len(examples) + left_out, "skipped": left_out}
+        if not examples:
+            raise ValueError(
+                f"{path} holds no conversation that can be learned from; see python -m experiments.conversations"
+            )
+        return examples, names
+
+    def _example(self, item: str, pieces: Sequence[Piece]) -> Example:
+        encoder = self.encoder
+        if encoder is None:  # nothing stands where the picture was
+            pieces = [piece for piece in pieces if piece is not Mark.IMAGE]
+        slots = 0 if encoder is None else encoder.module.num_patches
+        tokenizer = self.text.tokenizer
+        assert isinstance(tokenizer, SpanTokenizer)
+        return tokenised(item, pieces, tokenizer, slots, self.stage.longest)
+
+    def _pictures(self, encoder: Encoder, folder: Path) -> Pictures:
+        def load(name: str) -> Image.Image:
+            return open_image((folder / name).read_bytes())
+
+        return Pictures(load, encoder.transform, pads=self.stage.template == "vicuna_v1")
+
+    def _tokens(self, folder: Path) -> Callable[[Sequence[str | None]], Tensor]:
+        encoder = self.encoder
+        if encoder is None:
+            return lambda names: torch.zeros(len(names), 0, 1)
+        pictures = self._pictures(encoder, folder)
+
+        def tokens(names: Sequence[str | None]) -> Tensor:
+            encoder.module.eval()
+            images = pictures.read(names, self.workers).to(device())
+            return encoder.module.tokens(images)[:, encoder.patches].float()
+
+        return tokens
+
+
+def dialogue(spec: DialogueSpec, place: Place, run: Owned) -> Outcome:
+    """Train a stage; the first leaves projector.safetensors, the second is scored and leaves its answers."""
+    made, outcome = Dialogue(spec, place, run), Outcome(parent=spec.inputs.get("encoder"))
+    head = made.head()
+    made.fit(head, outcome)
+    run.may_write()
+    if spec.stage == "align":
+        save_module(run.folder / PROJECTOR_FILE, head.projector)
+        return outcome
+    for name in spec.benchmarks:
+        made.score(head, name, outcome)
+    return outcome
+
+
+def _totals(verdicts: Sequence[Verdict]) -> Any:
+    return torch.tensor([each.sums for each in verdicts], dtype=torch.float64).sum(dim=0).numpy()
+
+
+def _value(benchmark: Benchmark, verdicts: Sequence[Verdict]) -> float:
+    return float(benchmark.value(_totals(verdicts)))

@@ -1,0 +1,93 @@
+"""`python -m experiments.dialogue`: two stages on an encoder, frozen, full and blind, scored and resumed."""
+
+import json
+
+import pytest
+from llm_helpers import MODELS, saved
+
+from data.toyworld.dialogue import DialogueSpec, write_dialogue
+from experiments import dialogue
+from experiments.configuration.corpora import with_embedded
+from experiments.configuration.place import Place
+from experiments.configuration.recipe import DIALOGUE, get_scale
+from experiments.launching.preflight import with_precision
+from experiments.planning.catalogue import Suite
+from experiments.planning.plan import Resolver
+from experiments.running.lifecycle import execute
+from results import record
+from results.schema import Row, Status
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Runs with an untrained encoder, a language model and a small dialogue corpus."""
+    folder = tmp_path_factory.mktemp("dialogue")
+    config, known = with_embedded(with_precision(get_scale("tiny").config), folder / "runs", uses_it=True)
+    row = Row(label="Random", objective=None, data="mmc4")
+    made = Resolver(config, Suite(), known).pretrain(config, row, 0)
+    made.written.save(folder / "runs" / made.run_id)
+    assert execute(made.run_id, Place(runs=folder / "runs", data=config.data), "tiny") is Status.DONE
+    write_dialogue(folder / "toy", DialogueSpec(align=24, tune=6, test=2))
+    saved(folder / "llm", MODELS["own head"]())
+    return folder, made.run_id
+
+
+@pytest.fixture
+def run(place, monkeypatch):
+    folder, encoder = place
+    small = {"epochs": 1.0, "batch": 8, "longest": 640}  # a tokenizer of almost nothing but bytes
+    stages = {"align": small, "tune": {**DIALOGUE["tiny"]["tune"], **small, "answer_tokens": 2}}
+    monkeypatch.setitem(DIALOGUE, "tiny", stages)
+
+    def one(*more):
+        given = {"--encoder": folder / "runs" / encoder, "--data": folder / "toy", "--llm": folder / "llm"}
+        return dialogue.main([*(str(part) for pair in given.items() for part in pair), *map(str, more)])
+
+    return one
+
+
+def runs(folder, name):
+    return sorted((folder / "runs").glob(f"dialogue-{name}*"))
+
+
+@pytest.mark.slow
+def test_frozen_full_and_blind_are_trained_scored_and_never_again(place, run, capsys):
+    folder, encoder = place
+    for mode in ("frozen", "full", "blind"):
+        assert run("--mode", mode) == 0
+        said = capsys.readouterr().out
+        assert "in the form of pope |" in said and "in the form of gqa " in said and f"- {mode}, seed 0" in said
+    assert len(runs(folder, "align")) == 1  # frozen and full start from one first stage; blind has none
+    frozen, full, blind = (runs(folder, f"tune-{name}")[0] for name in ("initial", "full", "blind"))
+    for path in (frozen, full, blind):
+        found = record.read(path / record.RECORD_FILE)
+        assert found.status is Status.DONE and found.items == {"gqa": 8, "pope": 36}
+        assert {"gqa/gqa_acc", "pope/pope", "pope/F1 popular"} <= found.metrics.keys()
+        assert ("pope/shuffled_pope" in found.metrics) == (path != blind)
+        answers = [json.loads(line) for line in (path / "answers" / "pope.jsonl").read_text().splitlines()]
+        assert len(answers) == 36 and {"question_id", "prompt", "text"} == answers[0].keys()
+    assert (frozen / "metrics.jsonl").read_text() != (full / "metrics.jsonl").read_text()
+    assert "grad_norm_vision" in (full / "metrics.jsonl").read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in frozen.iterdir()}
+    assert run("--mode", "frozen") == 0
+    assert stamps == {path: path.stat().st_mtime_ns for path in frozen.iterdir()}
+
+
+def test_what_cannot_be_used_is_said_before_anything_is_trained(place, run, tmp_path, capsys):
+    folder, _ = place
+    before = len(runs(folder, ""))
+    assert run("--data", tmp_path) == 2
+    assert "has no folder of a benchmark" in capsys.readouterr().err
+    write_dialogue(tmp_path / "own", DialogueSpec(align=2, tune=2, test=2))
+    (tmp_path / "own" / "gqa" / "pictures" / "000001.jpg").unlink()
+    assert run("--data", tmp_path / "own") == 2
+    assert "lacks 1 of 2 pictures that gqa asks about, first 000001.jpg" in capsys.readouterr().err
+    (tmp_path / "own" / "gqa" / "pictures" / "000001.jpg").write_bytes(b"")
+    (tmp_path / "own" / "tune.json").unlink()
+    assert run("--data", tmp_path / "own") == 2
+    assert "tune.json; --data is a folder with align.json" in capsys.readouterr().err
+    assert run("--encoder", folder / "toy") == 2
+    assert "is no finished run" in capsys.readouterr().err
+    assert run("--llm", "nowhere") == 2
+    assert "no language model 'nowhere'" in capsys.readouterr().err
+    assert len(runs(folder, "")) == before

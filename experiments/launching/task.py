@@ -57,7 +57,7 @@ class Task:
         from objectives.registry import add_folder
 
         machine = Machine.from_plain(json.loads(Path(self.machine).read_text()))
-        process = int(os.environ["SLURM_PROCID"])
+        process = int(os.environ.get("SLURM_PROCID", "0"))
         of = f"-rank{process}" if process else ""
         log = machine.place.runs / self.run_id / "logs" / f"{job_id()}-r{restarts()}{of}.log"
         log.parent.mkdir(exist_ok=True)

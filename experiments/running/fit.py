@@ -178,7 +178,8 @@ def fit(
                     checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
                 saved_at = time.monotonic()
                 if asked:
-                    raise Stopped(f"stopped by {' and '.join(asked)} after step {done} of {stream.steps}")
+                    others = f" and {len(asked) - 1} others" if len(asked) > 1 else ""
+                    raise Stopped(f"stopped by {asked[0]}{others} after step {done} of {stream.steps}")
     return last
 
 

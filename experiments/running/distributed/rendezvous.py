@@ -53,7 +53,8 @@ def seat_of(environment: Mapping[str, str]) -> Seat | None:
             )
         rank, ranks, local, host, at = (environment[name] for name in _TORCHRUN)
         return Seat(int(rank), int(ranks), int(local), host, int(at))
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    # Submitit's own variable: a shell that runs in an allocation of SLURM is no rank of anything.
+    if environment.get("SUBMITIT_EXECUTOR") == "slurm" and int(environment.get("SLURM_NTASKS", "1")) > 1:
         job = submitit.JobEnvironment()
         port = FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS
         return Seat(job.global_rank, job.num_tasks, job.local_rank, job.hostnames[0], port)

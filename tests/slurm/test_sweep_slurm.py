@@ -228,13 +228,16 @@ SETTINGS = {
 KEEPS_A_COPY = """\
 #!/bin/sh
 # sbatch of a cluster that has a quality of service and GPUs, which this one has not
-cp "$1" {folder}/$$.sh; sed -i '/--qos\\|--gres/d' "$1"; exec {sbatch} "$@"
+cp "$1" {folder}/$$.sh; sed -i '/--qos\\|--gres\\|--gpus-per-task/d' "$1"; exec {sbatch} "$@"
 """
 
 
 def test_every_setting_reaches_sbatch(on: On, tmp_path: Path) -> None:
     ours = {"attempts"}  # what this suite does, not sbatch
-    assert {setting.partition("=")[0] for setting in SETTINGS} == {field.name for field in fields(SlurmConfig)} - ours
+    other = {"gpus_per_task"}  # instead of gres
+    assert {setting.partition("=")[0] for setting in SETTINGS} == (
+        {field.name for field in fields(SlurmConfig)} - ours - other
+    )
     sweep = on()
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -246,3 +249,5 @@ def test_every_setting_reaches_sbatch(on: On, tmp_path: Path) -> None:
     for setting, line in SETTINGS.items():
         assert line in text, setting
     sweep.training("pretrain-clip")  # and it starts
+    sweep.submit("--set", "slurm.gpus_per_task=1", rows=("lcl",), path=str(folder))
+    assert any("#SBATCH --gpus-per-task=1" in path.read_text() for path in folder.glob("*.sh"))

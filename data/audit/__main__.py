@@ -31,6 +31,9 @@ from data.tokenizer import Tokenizer
 VOCABULARY = 4096  # of the BPE that counts tokens where no tokenizer is given
 
 
+SIM_THRESHOLD = 0.24  # of MMC4 in the paper (A.1)
+
+
 def _tokenizer(corpus: Corpus, source: str | None) -> Tokenizer:
     if source is not None:
         return Tokenizer.opt(source)
@@ -65,7 +68,10 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of MMC4 shards, of tars or of OBELICS")
     top.add_argument("--shards", type=_positive, help="read only so many shards, evenly over the corpus")
-    top.add_argument("--sim-threshold", type=_threshold, default=0.24, help="of an image to its sentence, or none")
+    top.add_argument(
+        "--sim-threshold", type=_threshold, default=argparse.SUPPRESS,
+        help=f"of an image to its sentence in MMC4, or none (default: {SIM_THRESHOLD})",
+    )  # fmt: skip
     top.add_argument("--max-images", type=_positive, default=6, help="of a document")
     top.add_argument("--seq-len", type=_positive, default=2048, help="longest row of a document in tokens")
     top.add_argument("--text-len", type=_positive, default=80, help="longest caption of a pair in tokens")
@@ -93,10 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"an image of --patches {args.patches} with its markers needs {args.patches + 4} tokens, and a row has "
                 f"--seq-len {seq_len}; raise the one or lower the other"
             )
+        if "sim_threshold" in args and form != "mmc4":
+            raise ValueError(
+                f"--sim-threshold is for MMC4, and {args.corpus} is a corpus in the form of {form}, which has no "
+                "similarities; leave it out"
+            )
         corpus = open_corpus(args.corpus, cache=args.cache, shards=args.shards)
         tokenizer = _tokenizer(corpus, args.tokenizer)
         rules = Rules(
-            sim_threshold=args.sim_threshold if form == "mmc4" else None,  # no other has similarities
+            sim_threshold=getattr(args, "sim_threshold", SIM_THRESHOLD) if form == "mmc4" else None,
             max_images=args.max_images,
             text_len=args.text_len if form == "laion" else None,
         )

@@ -226,3 +226,9 @@ def test_documents_and_windows_of_obelics_are_both_named(obelics, tmp_path, caps
 def test_rows_too_short_for_an_image_are_refused(obelics, capsys):
     assert main([str(obelics), "--seq-len", "100"]) == 2
     assert "--patches 196 with its markers needs 200 tokens, and a row has --seq-len 100" in capsys.readouterr().err
+
+
+def test_a_threshold_of_similarities_is_refused_where_there_are_none(obelics, capsys):
+    assert main([str(obelics), "--sim-threshold", "0.3"]) == 2
+    said = capsys.readouterr().err
+    assert "--sim-threshold is for MMC4" in said and "in the form of obelics" in said

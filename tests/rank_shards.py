@@ -1,0 +1,45 @@
+"""What ranks do in tests of sharded weights: one step of an objective whose blocks FSDP2 has sharded."""
+
+from collections.abc import Sequence
+
+import torch
+from helpers import batch_for
+from rank_steps import SHARES, Found, held, objective, wide
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from experiments.running import fit
+from experiments.running.distributed import gradients, sharding
+from objectives.functional import means
+
+
+def share_sharded(
+    rank: int, world: int, names: Sequence[str], micro_batch: int | None = None
+) -> dict[str, dict[str, Found]]:
+    """One step of every objective in float64 under each division of its documents over so many ranks."""
+    found: dict[str, dict[str, Found]] = {name: {} for name in names}
+    for name in names:
+        of = objective(name, torch.float64)
+        sharding.shard(of)
+        assert any(isinstance(parameter, DTensor) for parameter in of.vision.parameters())
+        parameters = {key: parameter for key, parameter in of.named_parameters() if parameter.requires_grad}
+        for division, slices in SHARES.items():
+            if len(slices) == world:
+                of.zero_grad(set_to_none=True)
+                batch = wide(batch_for(of, held(name)[slices[rank]]), torch.float64)
+                losses, loss = fit._backward(of, batch, "fp32", micro_batch)
+                gradients.average(parameters.values())
+                shown = loss.detach() / world
+                dist.all_reduce(shown)
+                held_whole = {key: whole_gradient(parameter) for key, parameter in parameters.items()}
+                found[name][division] = {"loss": shown, "means": means(losses), "gradients": held_whole}
+    return found
+
+
+def whole_gradient(parameter: nn.Parameter) -> torch.Tensor:
+    """Zeros where there is none; every rank must call it."""
+    grad = parameter.grad
+    if grad is None:
+        return torch.zeros(parameter.shape, dtype=parameter.dtype)
+    return grad.full_tensor() if isinstance(grad, DTensor) else grad.clone()

@@ -22,7 +22,11 @@ def share_sharded(
     for name in names:
         of = objective(name, torch.float64)
         sharding.shard(of)
-        assert any(isinstance(parameter, DTensor) for parameter in of.vision.parameters())
+        kept = {key: p.to_local().numel() for key, p in of.named_parameters() if isinstance(p, DTensor)}
+        parts = [torch.tensor(0) for _ in range(world)]
+        dist.all_gather(parts, torch.tensor(sum(kept.values())))
+        blocks = sum(p.numel() for block in of.blocks for p in block.parameters())
+        assert sum(parts) == blocks and max(parts) < 1.1 * blocks / world
         parameters = {key: parameter for key, parameter in of.named_parameters() if parameter.requires_grad}
         for division, slices in SHARES.items():
             if len(slices) == world:

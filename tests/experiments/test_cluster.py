@@ -1,16 +1,19 @@
 """What a plan says of clusters follows from the model of docs/scale.md, and the model from the paper's own bill."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from plan_helpers import DIGESTS, decided
 
-from experiments.configuration.distributed import ALONE, DistributedConfig
+from experiments.configuration.distributed import ALONE, DistributedConfig, Strategy
 from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite
 from experiments.planning.cluster import (
     CLUSTERS,
     UTILISATION,
+    Cluster,
     Fit,
     exchanged,
     fit,
@@ -67,6 +70,24 @@ def test_what_ranks_exchange_is_what_the_page_says() -> None:
     assert exchanged(sizes, work, 512, "ddp", 3) == pytest.approx(1.7e9 + 50e6 + 50e6, rel=0.02)
     assert sharded_parameters(sizes, "fsdp2") == pytest.approx(170e6, rel=0.01)
     assert exchanged(sizes, work, 512, "fsdp2", 3) == pytest.approx(4 * (2 * 43e6 + 3 * 170e6) + 100e6, rel=0.02)
+
+
+def step_ms(scale: str, cluster: Cluster, gpus: int, strategy: Strategy) -> float:
+    """Of 128 images a GPU, all at once."""
+    asked = replace(spec(scale), images=128 * gpus, images_per_step=128 * gpus)
+    found = known(fit(asked, replace(cluster, memory=1e15), gpus, strategy))
+    assert found.micro_batch is None and found.seconds is not None
+    return 1000 * found.seconds
+
+
+@pytest.mark.parametrize("scale", ["base16", "large14"])
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda cluster: cluster.name)
+def test_the_page_s_weak_scaling_is_the_model_s(scale: str, cluster: Cluster) -> None:
+    one = step_ms(scale, cluster, 1, "ddp")
+    strategies: tuple[Strategy, ...] = get_args(Strategy)
+    many = [f"{one / step_ms(scale, cluster, gpus, each):.0%}" for each in strategies for gpus in (8, 64, 512)]
+    row = " | ".join((f"| {scale}, {cluster.name}", f"{one:.0f} ms", *many))
+    assert f"{row} |\n" in (Path(__file__).parents[2] / "docs/scale.md").read_text(), row
 
 
 def test_sharded_weights_leave_memory_and_cost_exchange() -> None:

@@ -118,7 +118,7 @@ def test_a_rank_that_is_killed_is_named_and_one_process_continues(
     _, weights = single("lcl")
     place, run_id = planned(corpora, tmp_path / "two", "lcl")
     after(1, lambda: os.kill(other[1], signal.SIGKILL))
-    assert execute(run_id, place, "tiny", distributed=TWO) is Status.FAILED
+    assert execute(run_id, place, "tiny", distributed=replace(TWO, strategy="fsdp2")) is Status.FAILED
     failed = record.read(place.runs / run_id / record.RECORD_FILE)
     assert failed.reason == "RankLost: rank 1 was killed by SIGKILL (out of memory?)"
     _, continued = done(place, run_id, ALONE)

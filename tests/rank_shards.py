@@ -1,6 +1,7 @@
 """What ranks do in tests of sharded weights: one step of an objective whose blocks FSDP2 has sharded."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from helpers import batch_for
@@ -9,6 +10,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from experiments.configuration.distributed import Strategy
 from experiments.running import fit
 from experiments.running.distributed import gradients, sharding
 from objectives.functional import means
@@ -38,6 +40,19 @@ def share_sharded(
                 dist.all_reduce(shown)
                 held_whole = {key: whole_gradient(parameter) for key, parameter in parameters.items()}
                 found[name][division] = {"loss": shown, "means": means(losses), "gradients": held_whole}
+    return found
+
+
+def in_bf16(rank: int, world: int, name: str) -> list[dict[str, torch.Tensor]]:
+    """Gradients of a step under autocast, of weights that are whole and of the same in shards."""
+    found = []
+    for strategy in get_args(Strategy):
+        of = objective(name, torch.float32)
+        if strategy == "fsdp2":
+            sharding.shard(of)
+        fit._backward(of, batch_for(of, held(name)[SHARES["5-3"][rank]]), "bf16", None)
+        gradients.average(of.parameters())
+        found.append({key: whole_gradient(parameter) for key, parameter in of.named_parameters()})
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from helpers import batch_for
-from rank_shards import share_sharded
+from rank_shards import in_bf16, share_sharded
 from rank_steps import SHARES, Found, held, objective, share, step, wide
 from ranks import Ranks
 
@@ -65,3 +65,11 @@ def test_ranks_of_sharded_weights_give_them_as_well(sharded: list[dict[str, dict
         assert answer[name].keys() == {"5-3", "8-0"}
         for found in answer[name].values():
             torch.testing.assert_close(found, alone(name, torch.float64), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_autocast_keeps_casts_of_sharded_weights_as_of_whole_ones(ranks: Ranks) -> None:
+    """BLIP-2 reads thrice: autocast remembers a block's weights in bf16, which are gathered anew for each pass."""
+    whole, sharded = ranks(in_bf16, 2, "blip2")[0]
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-3
+    torch.testing.assert_close(sharded, whole, atol=1e-6, rtol=1e-5)

@@ -157,7 +157,7 @@ def sweep(options: argparse.Namespace) -> int:
         measured = [*records, *held.records_of(published)]
         print(price(plan, records, finished(scale.name, measured)))
         if not scale.embedded:
-            print(on_clusters(plan, records, config.distributed.ranks))
+            print(on_clusters(plan, records, config.distributed))
         return EXIT_DONE
     began = time.monotonic()
     if options.migrate:

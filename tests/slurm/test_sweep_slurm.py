@@ -10,6 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from slurm_helpers import ROWS, Sweep
 from sweep_helpers import wait_for
 
@@ -148,6 +150,19 @@ def test_a_run_that_never_gets_anywhere_is_not_requeued_for_ever(on: On) -> None
     assert "stopped by SIGUSR2" in said and "--set slurm.time, now 1440 min" in said
     assert "saved nothing after step 0" in sweep.tables()["table1.md"].decode()
     assert sweep.statuses()[sweep.folder("transfer-classify-clip").name] is Status.BLOCKED
+
+
+def test_one_run_on_two_nodes_learns_what_one_process_does(on: On, reference: Sweep) -> None:
+    sweep = on()
+    sweep.submit("--set", "distributed.ranks=2", "--set", "distributed.ranks_per_node=1")
+    first = sweep.training("pretrain-clip")
+    nodes = sweep.cluster.run("squeue", "--noheader", f"--jobs={first.job}", "--format=%D").strip()
+    sweep.done("pretrain-clip")
+    assert (nodes, len(sweep.attempts("pretrain-clip"))) == ("2", 1)
+    alone, shared = (load_file(one.folder("pretrain-clip") / "encoder.safetensors") for one in (reference, sweep))
+    assert alone.keys() == shared.keys()
+    for name, weight in alone.items():
+        torch.testing.assert_close(shared[name], weight, rtol=0, atol=1e-5, msg=name)
 
 
 def test_what_is_cancelled_says_so_and_goes_on_when_asked_again(on: On, reference: Sweep) -> None:

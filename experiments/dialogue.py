@@ -19,7 +19,7 @@ from experiments.configuration.overrides import ConfigError, apply, change
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import DIALOGUE, SCALES, get_scale
 from experiments.planning.catalogue import Suite
-from experiments.planning.plan import Resolver
+from experiments.planning.resolver import Resolver
 from experiments.planning.specs import DialogueSpec, PlannedRun, written
 from results import record
 from results.canonical import plain

@@ -21,8 +21,9 @@ from experiments.launching.launchers import NAMES, get_launcher
 from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.cluster import on_clusters
+from experiments.planning.listing import listing
 from experiments.planning.migrate import rename_folders, renamed
-from experiments.planning.plan import Plan, build_plan, listing
+from experiments.planning.plan import Plan, build_plan
 from experiments.planning.price import finished, price
 from experiments.planning.settings import list_settings
 from experiments.publishing import held

@@ -17,7 +17,7 @@ from plan_helpers import DIGESTS, decided
 
 from backbones.sizes import LanguageSize, VisionSize
 from experiments.configuration.recipe import get_scale
-from experiments.planning import plan, specs
+from experiments.planning import plan, resolver, specs
 from experiments.planning.catalogue import Suite
 from experiments.tables import TABLES
 from objectives import registry as objectives
@@ -45,8 +45,8 @@ def declared() -> Declared:
         task = tasks.get(name)
         made[f"task {name}"] = {"protocol": task.protocol, "defaults": defaults(task.Config)}
     for cls in (VisionSize, LanguageSize, specs.PretrainSpec, specs.ObjectiveSpec, specs.CorpusSpec):
-        made[cls.__name__] = {"protocol": plan.PRETRAIN_PROTOCOL, "defaults": defaults(cls)}
-    made["TextLmSpec"] = {"protocol": plan.TEXT_LM_PROTOCOL, "defaults": defaults(specs.TextLmSpec)}
+        made[cls.__name__] = {"protocol": resolver.PRETRAIN_PROTOCOL, "defaults": defaults(cls)}
+    made["TextLmSpec"] = {"protocol": resolver.TEXT_LM_PROTOCOL, "defaults": defaults(specs.TextLmSpec)}
     return made
 
 

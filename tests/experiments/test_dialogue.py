@@ -12,7 +12,7 @@ from experiments.configuration.place import Place
 from experiments.configuration.recipe import DIALOGUE, get_scale
 from experiments.launching.preflight import with_precision
 from experiments.planning.catalogue import Suite
-from experiments.planning.plan import Resolver
+from experiments.planning.resolver import Resolver
 from experiments.running.lifecycle import execute
 from results import record
 from results.schema import Row, Status

@@ -22,8 +22,10 @@ from experiments.launching.machine import ordered
 from experiments.planning import plan as planning
 from experiments.planning.catalogue import Catalogue, Suite
 from experiments.planning.fairness import FairnessError, Resolved, undeclared_differences
-from experiments.planning.plan import Plan, PlannedRun, Resolver, build_plan, listing
-from experiments.planning.specs import PretrainSpec, TransferSpec, Written, read_spec, to_plain
+from experiments.planning.listing import listing
+from experiments.planning.plan import Plan, build_plan
+from experiments.planning.resolver import Resolver
+from experiments.planning.specs import PlannedRun, PretrainSpec, TransferSpec, Written, read_spec, to_plain
 from experiments.tables import TABLE2, TABLE5, TABLE6A, TABLE6B, TABLES
 from results.canonical import flatten, spec_hash
 from results.compare import differences

@@ -23,6 +23,8 @@ from experiments.tables import TABLES
 from objectives import registry as objectives
 from results.canonical import flatten, plain
 from transfer import registry as tasks
+from transfer.dialogue import registry as stages
+from transfer.dialogue.recipe import PROTOCOL
 
 FILE = Path(__file__).parent / "golden" / "names.json"
 Declared = dict[str, dict[str, Any]]  # what declares -> {"protocol", "defaults"}
@@ -44,6 +46,8 @@ def declared() -> Declared:
     for name in tasks.available():
         task = tasks.get(name)
         made[f"task {name}"] = {"protocol": task.protocol, "defaults": defaults(task.Config)}
+    for name in stages.available():
+        made[f"stage {name}"] = {"protocol": PROTOCOL, "defaults": defaults(stages.get(name).Config)}
     for cls in (VisionSize, LanguageSize, specs.PretrainSpec, specs.ObjectiveSpec, specs.CorpusSpec):
         made[cls.__name__] = {"protocol": resolver.PRETRAIN_PROTOCOL, "defaults": defaults(cls)}
     made["TextLmSpec"] = {"protocol": resolver.TEXT_LM_PROTOCOL, "defaults": defaults(specs.TextLmSpec)}

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from experiments.planning.plan import Plan
-from experiments.planning.specs import PlannedRun, PretrainSpec, TransferSpec
+from experiments.planning.specs import PlannedRun, PretrainSpec, stage_of
 from results.schema import Kind, RunRecord, Status
 
 
@@ -13,7 +13,7 @@ def listing(plan: Plan, records: Iterable[RunRecord]) -> str:
     done = {record.run_id: record.status for record in records}
     groups: dict[tuple[Kind, str, tuple[str, ...]], list[PlannedRun]] = {}
     for run in plan.runs:
-        stage = run.spec.task if isinstance(run.spec, TransferSpec) else run.kind.value
+        stage = stage_of(run.spec)
         groups.setdefault((run.kind, stage, run.used_by), []).append(run)
     lines: list[tuple[str, ...]] = [("stage", "images", "reuse", "run", "cannot", "used by")]
     for (_, stage, used_by), runs in groups.items():

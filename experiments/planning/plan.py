@@ -13,7 +13,7 @@ from data.toyworld.spec import is_embedded
 from experiments.configuration.config import RunConfig
 from experiments.configuration.corpora import own_sets
 from experiments.configuration.overrides import ConfigError
-from experiments.configuration.recipe import STATED, Scale, get_scale
+from experiments.configuration.recipe import STATED, STATED_OF_DIALOGUE, Scale, get_scale
 from experiments.planning.catalogue import Catalogue
 from experiments.planning.fairness import Resolved, check
 from experiments.planning.resolver import Resolver
@@ -37,6 +37,7 @@ class Plan:
     def publication(self, table: str, records: Iterable[RunRecord]) -> Publication:
         """The table as these records fill it; records of other runs are left out."""
         wanted = {slot.run_id for slot in self.slots[table]}
+        talks = any(slot.stage == Kind.DIALOGUE for slot in self.slots[table])
         return Publication(
             table=table,
             scale=self.scale.name,
@@ -48,7 +49,7 @@ class Plan:
             own_data=self.own_data[table],
             own_sets=self.own_sets,
             declared=self.declared[table],
-            stated=STATED,
+            stated={**STATED, **STATED_OF_DIALOGUE} if talks else STATED,
         )
 
 
@@ -77,10 +78,11 @@ def build_plan(
     references: dict[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
     own: dict[str, tuple[str, ...]] = {}
     for table in tables:
-        rows = [row for row in table.rows_at(scale.name) if not row.unavailable]
+        here, there = table.at(scale.name), table.at(scale.paper)
+        rows = [row for row in here.rows if not row.unavailable]
         table_slots: list[Slot] = []
         for seed in seeds:
-            resolved = [resolver.row(table, row, seed) for row in rows]
+            resolved = [resolver.row(here, row, seed) for row in rows]
             check(table.name, resolved)
             for row in resolved:
                 for stage, run in row.stages.items():
@@ -102,7 +104,7 @@ def build_plan(
         own[table.name] = tuple(row.row.label for row in resolved if _reads_own_folder(row))
         counterparts = {row.label: _counterpart(table, row, scale) for row in rows}
         references[table.name] = {
-            label: {stage: to_plain(run.spec) for stage, run in paper.row(table, row, 0).stages.items()}
+            label: {stage: to_plain(run.spec) for stage, run in paper.row(there, row, 0).stages.items()}
             for label, row in counterparts.items()
             if row is not None
         }

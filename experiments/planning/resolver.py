@@ -3,6 +3,7 @@
 Nothing here imports torch; asking the real catalogue about an objective or a task does.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from experiments.configuration.config import LLM, SCRATCH, TEXT_LM, DataConfig, 
 from experiments.configuration.corpora import CORPORA, get_corpus, get_task
 from experiments.configuration.overrides import ConfigError
 from experiments.planning.catalogue import Catalogue
+from experiments.planning.dialogue import Start, planned_stages
 from experiments.planning.fairness import Resolved
 from experiments.planning.refuse import refuse_ranks, refuse_small_shares, refuse_unused
 from experiments.planning.specs import (
@@ -23,6 +25,7 @@ from experiments.planning.specs import (
     Spec,
     TextLmSpec,
     TransferSpec,
+    stage_of,
     written,
 )
 from results.canonical import plain
@@ -48,10 +51,13 @@ class Resolver:
 
     def row(self, table: Table, row: Row, seed: int) -> Resolved:
         """All runs one row needs for one seed, by stage, and what they would be without the row's overrides."""
-        tasks = tuple(dict.fromkeys(column.task for column in (*table.columns, *table.more_columns)))
+        tests: dict[str, list[str]] = defaultdict(list)
+        for column in (*table.columns, *table.more_columns):
+            if column.asked_of(row):
+                tests[column.task].append(column.dataset)
         config = overrides.apply(self.config, row.override, self.catalogue.config_class)
-        stages = self._stages(config, row, tasks, seed)
-        bare = self._stages(self.config, row, tasks, seed) if row.override else stages
+        stages = self._stages(config, row, tests, seed)
+        bare = self._stages(self.config, row, tests, seed) if row.override else stages
         return Resolved(row, stages, bare, frozenset(f"objective.config.{key}" for key in self._implied(row)))
 
     def _implied(self, row: Row) -> Mapping[str, Any]:
@@ -60,10 +66,16 @@ class Resolver:
             return {}
         return self.catalogue.objective(row.objective).on_pairs
 
-    def _stages(self, config: RunConfig, row: Row, tasks: Sequence[str], seed: int) -> dict[str, PlannedRun]:
+    def _stages(
+        self, config: RunConfig, row: Row, tests: Mapping[str, Sequence[str]], seed: int
+    ) -> dict[str, PlannedRun]:
+        """tests: test sets of the table's columns, by task."""
         encoder = None if row.mode == BLIND else self.pretrain(config, row, seed)
         stages = {} if encoder is None else {Kind.PRETRAIN.value: encoder}
-        for task in tasks:
+        for task, names in tests.items():
+            if task == Kind.DIALOGUE:
+                stages |= self.dialogue(config, row, encoder, seed, names)
+                continue
             if encoder is None and not self.catalogue.task(task).generates:
                 continue  # without an image there is only text to write
             stages[task], extra = self.transfer(config, row, task, encoder, seed)
@@ -189,6 +201,35 @@ class Resolver:
         weight = facts.reads_text + facts.generates + _FULL_WEIGHT * (mode == FULL)
         needs = tuple(run.run_id for run in parents)
         return self._run(spec, {"recipe": recipe}, problem, weight, needs), extra
+
+    def dialogue(
+        self, config: RunConfig, row: Row, encoder: PlannedRun | None, seed: int, benchmarks: Sequence[str]
+    ) -> dict[str, PlannedRun]:
+        """Both stages of dialogue on the row's encoder, or on none, and the language model they start from."""
+        language = config.language.dialogue
+        parents, inputs = [], {}
+        if encoder is not None:
+            parents, inputs = [encoder], {"encoder": encoder.run_id}
+        if language == TEXT_LM:
+            parents.append(self.text_lm(config, seed))
+            inputs[TEXT_LM] = parents[-1].run_id
+        else:
+            inputs |= self._inputs({LLM: LLM}, config.data)
+        problem = next((run.problem for run in parents if run.problem), "")
+        start = Start(
+            inputs, tuple(run.run_id for run in parents), problem or self._problem([LLM] if language == LLM else [])
+        )
+        runs = planned_stages(
+            config,
+            self.catalogue,
+            self.digests,
+            start,
+            mode=_mode(row),
+            seed=seed if config.transfer_seed is None else config.transfer_seed,
+            benchmarks=tuple(dict.fromkeys(benchmarks)),
+        )
+        shared = {run.kind.value: run for run in parents if run.kind is Kind.TEXT_LM}
+        return shared | {stage_of(run.spec): run for run in runs}
 
     def _run(
         self, spec: Spec, typed: Mapping[str, Any], problem: str = "", weight: int = 0, needs: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from data.dialogue.example import Example
 from objectives.functional import total
 from transfer.dialogue.answer import answered, answers
 from transfer.dialogue.head import AlignHead, TuneHead
-from transfer.dialogue.recipe import ALIGN, TUNE
+from transfer.dialogue.recipe import STAGES
 from transfer.dialogue.stream import Pictures, TalkStream, rows, squared
 from transfer.encoder import fingerprint
 from transfer.freeze import frozen_transfer, full_transfer, unchanged
@@ -23,6 +23,7 @@ from transfer.pictures import BehindFrozen, PictureBatch, Tuned, gradient_norm
 
 PATCHES = 4  # of the test encoder
 TEXT, IMG, EOS = TokenType.TEXT, TokenType.IMG, TokenType.EOS
+ALIGN, TUNE = STAGES.values()
 STAGE = replace(TUNE, batch=3, epochs=2.0)
 
 

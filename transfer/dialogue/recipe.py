@@ -1,30 +1,50 @@
 """The two stages of multimodal dialogue: LCL paper Table 8, where it is silent LLaVA-1.5."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from data.dialogue.template import Template
-from transfer.base import TransferConfig, VisionTuning
+from transfer.base import VisionTuning
 
+PROTOCOL = 2  # bump when equal specs would train other weights or score otherwise
 PICTURES = "pictures"  # folder of a benchmark's pictures, beside its files
+StageName = Literal["align", "tune"]
+Layer = Literal[-2, -1]  # whose patch tokens the MLP reads: the encoder's last block, after the norm, or the one before
+Algorithm = Literal["adamw", "muon"]  # of weights of linear layers; everything else trains with AdamW
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(TransferConfig):
-    """One pass over the conversations; an epoch's last batches are kept."""
+class Stage:
+    """One pass over the conversations; an epoch's last batches are kept. Pictures are never augmented."""
 
     template: Template
+    epochs: float  # passes over the conversations
+    batch: int  # conversations a step
+    lr: float  # of the MLP
+    lr_pretrained: float  # of the language model
+    warmup: float  # share of the steps
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8  # of AdamW; the paper states none: PyTorch's
+    grad_clip: float | None = 1.0
+    matrices: Algorithm = "adamw"
     longest: int = 2048  # tokens of a conversation, a picture's included
     answer_tokens: int = 128  # of an answer to a benchmark, its end included
-    grad_clip: float | None = 1.0
+    select_layer: Layer = -1  # LLaVA has -2; equal in both stages, and in every row of a table
+    vision: VisionTuning = VisionTuning(lr=2e-5)  # Table 8 states no rate of the encoder: that of everything else
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "lr", "lr_pretrained", "longest", "answer_tokens"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
+        if self.grad_clip is not None and not self.grad_clip > 0:
+            raise ValueError(f"grad_clip must be positive, or none for no clipping, got {self.grad_clip}")
 
 
-ALIGN = Stage(template="plain", epochs=1.0, batch=512, lr=1e-3, lr_pretrained=1e-3, warmup=30 / 1091)  # the MLP alone
-TUNE = Stage(
-    template="vicuna_v1",
-    epochs=1.0,
-    batch=128,
-    lr=2e-5,
-    lr_pretrained=2e-5,
-    warmup=156 / 5198,
-    vision=VisionTuning(lr=2e-5),  # the paper states no rate of the encoder: that of everything else
-)
+STAGES: Mapping[StageName, Stage] = {
+    "align": Stage(template="plain", epochs=1.0, batch=512, lr=1e-3, lr_pretrained=1e-3, warmup=30 / 1091),
+    "tune": Stage(template="vicuna_v1", epochs=1.0, batch=128, lr=2e-5, lr_pretrained=2e-5, warmup=156 / 5198),
+}

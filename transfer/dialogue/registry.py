@@ -1,0 +1,27 @@
+"""The stages of dialogue by name: what `--set dialogue.<stage>.<field>` reaches."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transfer.dialogue.recipe import STAGES, Stage
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A stage in the paper's recipe."""
+
+    Config: ClassVar[type[Stage]] = Stage
+    default: Stage
+
+
+def get(name: str) -> Registered:
+    """A stage. Raises ValueError for a name that is none."""
+    for known, stage in STAGES.items():
+        if known == name:
+            return Registered(stage)
+    raise ValueError(f"there is no stage {name!r} of dialogue; there are {', '.join(STAGES)}")
+
+
+def available() -> tuple[str, ...]:
+    """Names of the stages, in order."""
+    return tuple(STAGES)

@@ -5,8 +5,9 @@ This is the variance of items, for one checkpoint as it is. It says nothing abou
 A test set is resampled by image, as captions of one image are no independent items: each draw gives every image a
 weight, and the metric is computed from weighted sums. Whatever a metric is relative to stays fixed: the gallery of a
 retrieval, and the document frequencies of CIDEr, which come from the references of the whole set. BLEU is computed
-anew from the summed counts of its n-grams, POPE's F1 from those of each of its files; CIDEr and shares are means. scipy's bootstrap draws single observations and
-computes a statistic of them; it has no weights of clusters, and so this one is our own. McNemar's test is statsmodels'.
+anew from the summed counts of its n-grams, POPE's F1 from those of each of its files; CIDEr and shares are means.
+scipy's bootstrap draws single observations and computes a statistic of them; it has no weights of clusters, and so this
+one is our own. McNemar's test is statsmodels'.
 
 Shape letters: g images, k sums, n draws.
 """

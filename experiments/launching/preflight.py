@@ -14,9 +14,10 @@ from data.loading.order import order_of, too_many_readers
 from data.loading.readable import refuse_unreadable
 from data.loading.select import Rules
 from data.toyworld.obelics import ensure_obelics
+from data.toyworld.spec import is_embedded
 from data.toyworld.write import ensure_toyworld
 from experiments.configuration.config import LLM, DataConfig, Precision, RunConfig
-from experiments.configuration.corpora import FOLDERS, Part, embedded_corpus, get_corpus, get_task
+from experiments.configuration.corpora import Part, embedded_corpus, get_corpus, get_task
 from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.place import Place
 from experiments.launching.dialogue import check_dialogue
@@ -140,7 +141,7 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
     """
     spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
-    if any(getattr(place.data, name) == folder / name for name in FOLDERS):
+    if any(is_embedded(digest) for run in missing for digest in run.spec.inputs.values()):
         ensure_toyworld(place.shared / "corpora", spec)
     check_dialogue(missing, place)
     refuse_large(missing, place)

@@ -214,6 +214,21 @@ def test_no_room_for_the_corpus_is_one_clear_line(
     assert not [path for path in tmp_path.rglob("toyworld-*") if path.is_dir()]
 
 
+READ = ("mmc4", "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")  # by the small table
+
+
+def test_the_embedded_corpus_is_written_only_where_a_run_reads_it(
+    tmp_path: Path, corpus: Path, idle: list[str]
+) -> None:
+    """Folders of one's own for what the table reads are enough; laion and obelics, which it does not, stay unset."""
+    given = [word for name in READ for word in ("--set", f"data.{name}={corpus / name}")]
+    main([*arguments(tmp_path / "own"), *given])
+    assert len(idle) == 9
+    assert not list(tmp_path.rglob("toyworld-*"))
+    main([*arguments(tmp_path / "most"), *given[:-2]])  # nocaps is the embedded one
+    assert [path for path in tmp_path.rglob("toyworld-*") if path.is_dir()]
+
+
 # ---- one row fails
 
 

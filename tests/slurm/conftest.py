@@ -1,10 +1,12 @@
 """A cluster for every test, and what a sweep gives without one."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from cluster import HOW_TO_GET_IT, cluster, is_installed
+from filelock import FileLock
 from slurm_helpers import ROWS, Sweep
 from sweep_helpers import SMALL
 
@@ -20,16 +22,27 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure_toyworld(tmp_path_factory.mktemp("corpora"), SMALL)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this session of tests have in common."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Sweep:
-    """The sweep without a cluster."""
-    sweep = Sweep(tmp_path_factory.mktemp("reference"), corpus)
-    done = sweep.call("sweep", *sweep.command("--launcher", "inline", "--workers", "1", rows=ROWS))
-    assert done.returncode == 0, done.stderr
+def corpus(shared: Path) -> Path:
+    return ensure_toyworld(shared / "corpora", SMALL)
+
+
+@pytest.fixture(scope="session")
+def reference(shared: Path, corpus: Path) -> Sweep:
+    """The sweep without a cluster; the process of tests that comes first makes it."""
+    sweep = Sweep(shared / "reference", corpus)
+    with FileLock(shared / "reference.lock"):
+        if not (sweep.runs / "out").exists():  # written last
+            done = sweep.call("sweep", *sweep.command("--launcher", "inline", "--workers", "1", rows=ROWS))
+            assert done.returncode == 0, done.stderr
     return sweep
 
 

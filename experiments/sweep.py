@@ -21,6 +21,7 @@ from experiments.launching.launchers import NAMES, get_launcher
 from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.cluster import on_clusters
+from experiments.planning.dialogue_cost import of_dialogue
 from experiments.planning.listing import listing
 from experiments.planning.migrate import rename_folders, renamed
 from experiments.planning.plan import Plan, build_plan
@@ -158,7 +159,8 @@ def sweep(options: argparse.Namespace) -> int:
         measured = [*records, *held.records_of(published)]
         print(price(plan, records, finished(scale.name, measured)))
         if not scale.embedded:
-            print(on_clusters(plan, records, config.distributed.ranks))
+            said = (on_clusters(plan, records, config.distributed.ranks), of_dialogue(plan, records))
+            print("\n".join(filter(None, said)))
         return EXIT_DONE
     began = time.monotonic()
     if options.migrate:

@@ -144,8 +144,8 @@ _TINY_DIALOGUE: Mapping[str, Mapping[str, Any]] = {
     "align": {"batch": 64, "longest": 256},
     "tune": {
         "template": "turns",
-        "epochs": 2.0,
-        "batch": 16,
+        "epochs": 1.5,
+        "batch": 8,
         "lr": 2e-3,
         "lr_pretrained": 2e-3,
         "warmup": 0.06,

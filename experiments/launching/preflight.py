@@ -22,7 +22,7 @@ from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.place import Place
 from experiments.launching.dialogue import check_dialogue
 from experiments.launching.feature_budget import refuse_large
-from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
+from experiments.planning.specs import CorpusSpec, DialogueSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
 from results.schema import COVERAGE_COUNTS, Table
 
@@ -141,7 +141,8 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
     """
     spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
-    if any(is_embedded(digest) for run in missing for digest in run.spec.inputs.values()):
+    others = [run.spec for run in missing if not isinstance(run.spec, DialogueSpec)]  # which has a corpus of its own
+    if any(is_embedded(digest) for each in others for digest in each.inputs.values()):
         ensure_toyworld(place.shared / "corpora", spec)
     check_dialogue(missing, place)
     refuse_large(missing, place)

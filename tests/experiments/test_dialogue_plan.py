@@ -1,13 +1,21 @@
 """Dialogue as a task of tables: which runs a row needs, what they share, and what is refused."""
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from plan_helpers import DIGESTS, FakeCatalogue, without_details
 
+from data.toyworld.dialogue import write_dialogue
+from data.toyworld.spec import ToyDialogueSpec
+from experiments.configuration import dialogue as configured
+from experiments.configuration.corpora import digests, own_sets, with_embedded
 from experiments.configuration.dialogue import embedded_dialogue
 from experiments.configuration.overrides import ConfigError, apply, parse
+from experiments.configuration.place import Place
 from experiments.configuration.recipe import get_scale
+from experiments.launching.dialogue import check_dialogue
 from experiments.launching.machine import ordered
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.specs import DialogueSpec, TextLmSpec
@@ -16,10 +24,10 @@ from experiments.tables import TABLE4, TABLE10, TABLE11
 _, PARTS = embedded_dialogue(0)
 
 
-def plan(tables=(TABLE4,), scale="tiny", sets=(), digests=None) -> Plan:
+def plan(tables=(TABLE4,), scale="tiny", sets=(), data=None) -> Plan:
     chosen, catalogue = get_scale(scale), FakeCatalogue()
     config = apply(without_details(chosen.config), parse(sets), catalogue.config_class)
-    return build_plan(tables, [0], chosen, config, catalogue, {**DIGESTS, **PARTS} if digests is None else digests)
+    return build_plan(tables, [0], chosen, config, catalogue, {**DIGESTS, **PARTS} if data is None else data)
 
 
 def talks(made: Plan) -> dict[str, DialogueSpec]:
@@ -55,7 +63,7 @@ def test_the_papers_scale_asks_for_a_named_model_and_for_eight_benchmarks() -> N
     }
     assert {run.spec.language for run in made.runs if isinstance(run.spec, DialogueSpec)} == {"llm"}
     here = {**DIGESTS, "llm": "vicuna 1", **{f"dialogue.{name}": name for name in ("align", "tune", "gqa", "mme")}}
-    made = plan(scale="large14", digests=here)
+    made = plan(scale="large14", data=here)
     assert {spec.benchmarks for spec in talks(made).values()} == {(), ("gqa", "mme")}  # those that are there
     assert not any(run.problem for run in made.runs)
 
@@ -78,3 +86,35 @@ def test_a_stage_that_a_row_overrides_is_declared_and_any_other_difference_is_no
     other = replace(TABLE4.rows[0], label="CLIP, twice", override={"dialogue.tune.epochs": 2.0})
     made = plan((replace(TABLE4, rows=(*TABLE4.rows, other)),))
     assert len(talks(made)) == len(talks(plan())) + 1
+
+
+def test_a_table_prints_no_part_of_a_benchmark_under_its_name(tmp_path: Path) -> None:
+    write_dialogue(tmp_path / "mine", ToyDialogueSpec(align=2, tune=2, test=2))
+    config = replace(get_scale("large14").config.data, dialogue=tmp_path / "mine")
+    place = Place(runs=tmp_path, data=config)
+    found = digests(config)
+    assert {key for key in found if key.startswith("dialogue.")} == {
+        f"dialogue.{name}" for name in ("align", "tune", "gqa", "pope")
+    }
+    assert own_sets(config)["pope"] == ""  # the benchmark itself, as nothing else is let through
+    made = plan(scale="large14", data={**DIGESTS, **found, "llm": "a model"})
+    with pytest.raises(
+        ConfigError, match=r"gqa holds 8 questions, gqa testdev_balanced has 12578; a"
+    ):
+        check_dialogue(made.runs, place)
+    check_dialogue([replace(run, used_by=()) for run in made.runs], place)
+
+
+def test_the_embedded_dialogue_corpus_is_written_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configured, "ToyDialogueSpec", partial(ToyDialogueSpec, align=2, tune=2, test=2))
+    config, known = with_embedded(get_scale("tiny").config, tmp_path, uses_it=True)
+    assert config.data.dialogue is not None and not config.data.dialogue.exists()
+    place = Place(runs=tmp_path, data=config.data)
+    check_dialogue([], place)
+    assert not config.data.dialogue.exists()
+    check_dialogue(plan(data={**DIGESTS, **known}).runs, place)
+    written = sorted(path.name for path in config.data.dialogue.iterdir())
+    assert written == ["align.json", "gqa", "images", "pope", "tune.json"]
+    check_dialogue(plan(data={**DIGESTS, **known}).runs, place)

@@ -14,6 +14,7 @@ from typing import get_args
 from experiments.command.exits import EXIT_DONE, EXIT_INCOMPLETE, ended
 from experiments.configuration.config import LLM, TEXT_LM, RunConfig
 from experiments.configuration.corpora import with_embedded
+from experiments.configuration.dialogue import key
 from experiments.configuration.overrides import ConfigError, apply, parse
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, get_scale
@@ -95,6 +96,8 @@ def _local(source: str) -> str:
 
 def _planned(options: argparse.Namespace, config: RunConfig, known: Mapping[str, str]) -> list[PlannedRun]:
     """The runs in the order in which they are done: language model, first stage, second stage."""
+    if not any(key(name) in known for name in NAMES):
+        raise ConfigError(f"--data {options.data} has no folder of a benchmark; they are called {', '.join(NAMES)}")
     inputs: dict[str, str] = {} if options.mode == BLIND else {"encoder": options.encoder.resolve().name}
     needs: list[PlannedRun] = []
     if config.language.dialogue == TEXT_LM:
@@ -108,8 +111,6 @@ def _planned(options: argparse.Namespace, config: RunConfig, known: Mapping[str,
         inputs[LLM] = known[LLM]
     start = Start(inputs, tuple(inputs[each] for each in ("encoder", TEXT_LM) if each in inputs))
     runs = planned_stages(config, Suite(), known, start, mode=options.mode, seed=options.seed, benchmarks=NAMES)
-    if not runs[-1].spec.benchmarks:  # type: ignore[union-attr]  # the last stage is one of dialogue
-        raise ConfigError(f"--data {options.data} has no folder of a benchmark; they are called {', '.join(NAMES)}")
     return [*needs, *runs]
 
 

@@ -34,7 +34,7 @@ from results.schema import BLIND, FULL, metric_key
 from transfer.base import TextModel
 from transfer.dialogue.answer import answered, answers
 from transfer.dialogue.head import AlignHead, TalkHead, TuneHead
-from transfer.dialogue.recipe import PICTURES, Stage
+from transfer.dialogue.recipe import PICTURES, Algorithm, Stage
 from transfer.dialogue.scoring.answers import check_join, read_answers
 from transfer.dialogue.scoring.base import NAMES, Benchmark, Question, Verdict
 from transfer.dialogue.scoring.registry import BENCHMARKS
@@ -99,25 +99,13 @@ class Dialogue:
         fitting: dict[str, Any] = {"run": self.run, "seed": self.spec.seed}
         if encoder is not None and self.spec.mode == FULL:
             tuned = Tuned(head, encoder)
-            groups = self._optimised(full_transfer(tuned, self.stage), tuned)
+            groups = by_algorithm(full_transfer(tuned, self.stage), tuned, self.stage.matrices)
             outcome.metrics |= fit(tuned, stream, groups, optimisation, **fitting)
             return
         module = head if encoder is None else BehindFrozen(head, encoder)
-        groups = self._optimised(frozen_transfer(module, self.vision, self.stage), module)
+        groups = by_algorithm(frozen_transfer(module, self.vision, self.stage), module, self.stage.matrices)
         with unchanged(self.vision):
             outcome.metrics |= fit(module, stream, groups, optimisation, **fitting)
-
-    def _optimised(self, groups: Sequence[ParameterGroup], module: nn.Module) -> list[Group]:
-        """Groups of transfer/freeze.py as `fit` takes them, weights of linear layers with the stage's own algorithm."""
-        linear = matrices_of(module)
-        found: list[Group] = []
-        for group in groups:
-            for algorithm, matrices in ((self.stage.matrices, True), ("adamw", False)):
-                held = [each for each in group.parameters.values() if (id(each) in linear) == matrices]
-                if held:
-                    found.append({"params": held, "algorithm": algorithm, "peak": group.lr,
-                                  "weight_decay": group.weight_decay})  # fmt: skip
-        return found
 
     def score(self, head: TalkHead, name: str, outcome: Outcome) -> None:
         """Answer a benchmark, and again with every picture another one; score both."""
@@ -253,6 +241,19 @@ def dialogue(spec: DialogueSpec, place: Place, run: Owned) -> Outcome:
         why = f"data.dialogue has no folder {name!r} with its release"
         outcome.unavailable[metric_key(name, BENCHMARKS[name].metric)] = why
     return outcome
+
+
+def by_algorithm(groups: Sequence[ParameterGroup], module: nn.Module, matrices: Algorithm) -> list[Group]:
+    """Groups of transfer/freeze.py as `fit` takes them. matrices: trains weights of linear layers, AdamW the rest."""
+    linear = matrices_of(module)
+    found: list[Group] = []
+    for group in groups:
+        kinds: tuple[tuple[Algorithm, bool], ...] = ((matrices, True), ("adamw", False))
+        for algorithm, own in kinds:
+            params = [each for each in group.parameters.values() if (id(each) in linear) == own]
+            if params:
+                found.append(Group(params=params, algorithm=algorithm, peak=group.lr, weight_decay=group.weight_decay))
+    return found
 
 
 def _reads(encoder: Encoder, stage: Stage) -> Encoder:

@@ -98,9 +98,7 @@ def test_a_table_prints_no_part_of_a_benchmark_under_its_name(tmp_path: Path) ->
     }
     assert own_sets(config)["pope"] == ""  # the benchmark itself, as nothing else is let through
     made = plan(scale="large14", data={**DIGESTS, **found, "llm": "a model"})
-    with pytest.raises(
-        ConfigError, match=r"gqa holds 8 questions, gqa testdev_balanced has 12578; a"
-    ):
+    with pytest.raises(ConfigError, match=r"gqa holds 8 questions, gqa testdev_balanced has 12578; a"):
         check_dialogue(made.runs, place)
     check_dialogue([replace(run, used_by=()) for run in made.runs], place)
 

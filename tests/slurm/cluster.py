@@ -52,7 +52,7 @@ KillWait=2
 SlurmdTimeout=10
 SlurmctldTimeout=10
 MinJobAge=10
-ReturnToService=2
+ReturnToService=1
 MailProg=/bin/true
 CompleteWait=0
 {nodes}

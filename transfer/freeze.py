@@ -22,7 +22,7 @@ _DECAYED = (nn.Linear, nn.Embedding, nn.Conv2d)
 
 
 class Rates(Protocol):
-    """What grouping reads of a recipe."""
+    """What grouping reads of the recipe of a head."""
 
     @property
     def lr(self) -> float:
@@ -39,9 +39,13 @@ class Rates(Protocol):
         """Of weights of linear layers, embeddings and convolutions."""
         ...
 
+
+class FullRates(Rates, Protocol):
+    """The same of a head and its encoder."""
+
     @property
     def vision(self) -> VisionTuning:
-        """Of the encoder under full transfer."""
+        """Of the encoder."""
         ...
 
 
@@ -90,7 +94,7 @@ def frozen_transfer(head: TransferHead, encoder: nn.Module, config: Rates) -> tu
     return _head_groups(head, config, {})
 
 
-def full_transfer(tuned: Tuned, config: Rates) -> tuple[ParameterGroup, ...]:
+def full_transfer(tuned: Tuned, config: FullRates) -> tuple[ParameterGroup, ...]:
     """Let head and encoder train, the encoder with its own rates by layer; each parameter is in exactly one group."""
     tuned.requires_grad_(True)
     add_drop_path(tuned.vision, config.vision.drop_path)

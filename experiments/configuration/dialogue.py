@@ -27,11 +27,10 @@ def dialogue_digests(folder: Path, names: tuple[str, ...]) -> Mapping[str, str]:
     Raises ConfigError where the conversations are not there.
     """
     found = {}
-    for stage in STAGES:
+    for number, stage in enumerate(STAGES, start=1):
         path = folder / f"{stage}.json"
         if not path.is_file():
-            raise ConfigError(f"there is no {path}; it takes LLaVA's records of stage {STAGES.index(stage) + 1}, as "
-                              "docs/dialogue.md says")  # fmt: skip
+            raise ConfigError(f"there is no {path}; it takes LLaVA's records of stage {number} (docs/dialogue.md)")
         found[key(stage)] = _digest(path)
     for name in names:
         if (folder / name).is_dir():

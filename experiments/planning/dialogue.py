@@ -50,7 +50,8 @@ def planned_stages(
     held = [name for name in sorted(benchmarks) if key(name) in digests]
     absent = "" if key("align") in digests else "data.dialogue is not set"
     asked = tuple(sorted(benchmarks) if absent else held)
-    problem = start.problem or absent
+    none = f"data.dialogue holds none of {', '.join(sorted(benchmarks))}"
+    problem = start.problem or absent or ("" if asked else none)
 
     def run(name: StageName, of: Mode, more: Mapping[str, str], scored: tuple[str, ...], waits: tuple[str, ...]) -> Any:
         spec = DialogueSpec(

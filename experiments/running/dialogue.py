@@ -34,7 +34,7 @@ from results.schema import BLIND, FULL, metric_key
 from transfer.base import TextModel
 from transfer.dialogue.answer import answered, answers
 from transfer.dialogue.head import AlignHead, TalkHead, TuneHead
-from transfer.dialogue.recipe import PICTURES, Algorithm, Stage
+from transfer.dialogue.recipe import PICTURES, STAGES, Algorithm, Align, Stage, Tune
 from transfer.dialogue.scoring.answers import check_join, read_answers
 from transfer.dialogue.scoring.base import NAMES, Benchmark, Question, Verdict
 from transfer.dialogue.scoring.registry import BENCHMARKS
@@ -55,7 +55,7 @@ class Dialogue:
     def __init__(self, spec: DialogueSpec, place: Place, run: Owned) -> None:
         assert place.data.dialogue is not None  # without it nothing was planned
         self.spec, self.place, self.run, self.folder = spec, place, run, place.data.dialogue
-        self.stage: Stage = from_plain(Stage, spec.recipe, f"dialogue {spec.stage}")
+        self.stage: Align | Tune = from_plain(type(STAGES[spec.stage]), spec.recipe, f"dialogue {spec.stage}")
         self.encoder = None if spec.mode == BLIND else _reads(load_encoder(place, spec.inputs["encoder"]), self.stage)
         self.vision = nn.Module() if self.encoder is None else self.encoder.module.to(device())
         self.text: TextModel = (
@@ -97,7 +97,7 @@ class Dialogue:
             precision=decided(self.spec.precision),
         )
         fitting: dict[str, Any] = {"run": self.run, "seed": self.spec.seed}
-        if encoder is not None and self.spec.mode == FULL:
+        if encoder is not None and self.spec.mode == FULL and isinstance(self.stage, Tune):
             tuned = Tuned(head, encoder)
             groups = by_algorithm(full_transfer(tuned, self.stage), tuned, self.stage.matrices)
             outcome.metrics |= fit(tuned, stream, groups, optimisation, **fitting)
@@ -160,6 +160,8 @@ class Dialogue:
         questions: Mapping[str, Any],
         folder: str,
     ) -> Sequence[Verdict]:
+        stage = self.stage
+        assert isinstance(stage, Tune)  # the first is not scored
         path = self.run.folder / folder / f"{release.name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         tokens = self._tokens(release / PICTURES)
@@ -168,10 +170,10 @@ class Dialogue:
             self.run.progress.write(note=f"{folder} {release.name}")
             names = [line["image"] for line in some]
             examples = [
-                self._example(line["question_id"], asked(line["text"], name is not None, self.stage.template))
+                self._example(line["question_id"], asked(line["text"], name is not None, stage.template))
                 for line, name in zip(some, names, strict=True)
             ]
-            return answers(head, self.text.tokenizer, examples, names, tokens, self.stage.answer_tokens)
+            return answers(head, self.text.tokenizer, examples, names, tokens, stage.answer_tokens)
 
         self.run.may_write()
         answered(path, lines, answer, ASKED_AT_ONCE)

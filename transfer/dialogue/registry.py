@@ -1,17 +1,20 @@
 """The stages of dialogue by name: what `--set dialogue.<stage>.<field>` reaches."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from transfer.dialogue.recipe import STAGES, Stage
+from transfer.dialogue.recipe import STAGES, Align, Stage, Tune
 
 
 @dataclass(frozen=True)
 class Registered:
     """A stage in the paper's recipe."""
 
-    Config: ClassVar[type[Stage]] = Stage
-    default: Stage
+    default: Align | Tune
+
+    @property
+    def Config(self) -> type[Stage]:  # as the registries of objectives and tasks call it
+        """Its settings."""
+        return type(self.default)
 
 
 def get(name: str) -> Registered:

@@ -31,7 +31,9 @@ def digests(specs: list[dict[str, Any]]) -> dict[str, str]:
     found = {}
     for spec in specs:
         if spec["kind"] == "pretrain" and spec["data"]:
-            found[get_corpus(spec["data"]["name"]).parts[0].source] = spec["inputs"]["corpus"]
+            parts = get_corpus(spec["data"]["name"]).parts
+            inputs = ["corpus"] if len(parts) == 1 else [f"corpus:{part.name}" for part in parts]
+            found |= {part.source: spec["inputs"][name] for part, name in zip(parts, inputs, strict=True)}
         if spec["kind"] == "transfer":
             data = get_task(spec["task"])
             found |= {data.train: spec["inputs"]["train"], **{name: spec["inputs"][name] for name in data.tests}}

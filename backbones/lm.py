@@ -9,7 +9,7 @@ v vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -137,6 +137,11 @@ class LanguageModel(Decoder):
         norm = self.decoder.final_layer_norm
         return hidden if norm is None else norm(hidden)
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers of the decoder."""
+        return list(self.decoder.layers)
+
     def logits(self, y: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         """Next-token logits by the tied embedding. Give it target positions only: this is the dear part."""
         return F.linear(y, self.decoder.embed_tokens.weight)
@@ -145,5 +150,5 @@ class LanguageModel(Decoder):
 def _without_rows(layer: nn.Module, hidden: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
     """No rows, connected to every parameter of the layer: a rank without documents enters every collective all the
     same. The library cannot split no rows into heads, so one dummy row goes through and is dropped."""
-    one = hidden.new_zeros(1, 1, hidden.shape[-1])
+    one = hidden.sum() + hidden.new_zeros(1, 1, hidden.shape[-1])  # of nothing, but with the graph before it
     return hidden + layer(one, attention_mask=hidden.new_zeros(1, 1, 1, 1))[:0]

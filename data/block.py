@@ -1,6 +1,5 @@
 """A batch in blocks of documents: what is left of it when only some of its documents are kept."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -8,10 +7,9 @@ import torch
 from data.batch import Batch, Rows
 
 
-def blocks_of(batch: Batch, documents: int) -> Iterator[Batch]:
-    """Blocks of at most so many documents, of nearly equal size; the batch itself where one is enough."""
-    count = max(1, -(-len(batch.doc_uid) // documents))
-    return (block(batch, number, count) for number in range(count))
+def blocks_needed(batch: Batch, documents: int) -> int:
+    """How many blocks of at most so many documents a batch makes, at least one."""
+    return max(1, -(-len(batch.doc_uid) // documents))
 
 
 def block(batch: Batch, number: int, blocks: int) -> Batch:

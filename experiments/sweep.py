@@ -159,7 +159,7 @@ def sweep(options: argparse.Namespace) -> int:
         measured = [*records, *held.records_of(published)]
         print(price(plan, records, finished(scale.name, measured)))
         if not scale.embedded:
-            said = (on_clusters(plan, records, config.distributed.ranks), of_dialogue(plan, records))
+            said = (on_clusters(plan, records, config.distributed), of_dialogue(plan, records))
             print("\n".join(filter(None, said)))
         return EXIT_DONE
     began = time.monotonic()

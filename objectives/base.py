@@ -64,6 +64,14 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.config, self.vision, self.language, self.special = config, vision, language, special
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers that hold most of the weights: what each rank may keep a part of (`distributed.strategy`).
+
+        Every rank runs them whole, as often as every other and in the same order, also where it has nothing for them.
+        """
+        return [*self.vision.blocks, *self.language.blocks]
+
     def prepare(self, images: Iterable[Float[Tensor, "_ 3 s s"]]) -> None:
         """Called once before the first step with batches of training images; fit what must be fitted to them here."""
 

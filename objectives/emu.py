@@ -76,6 +76,11 @@ class Emu(Objective):
         )
         self.regression_head = nn.Linear(language.width, language.width, bias=False)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """With those of the causal former."""
+        return [*super().blocks, *self.causal_former.layers]
+
     def forward(self, batch: Batch) -> Losses:
         """Generation and regression losses; watch: text_nll, variance of the embeddings, collapse of the encoder.
 

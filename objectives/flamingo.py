@@ -73,6 +73,12 @@ class Flamingo(Objective):
             GatedCrossAttention(language.width, vision.width, config.heads) for _ in self.readers
         )
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """With what reads images, but for the gates, which `gates` shows at any time."""
+        readers = [part for layer in self.cross_attention for part in (layer.attention, layer.feed_forward)]
+        return [*super().blocks, *self.resampler.layers, *readers]
+
     def forward(self, batch: Batch) -> Losses:
         """Generation loss over the text; watch: text_nll, the gates of each layer, collapse of the encoder."""
         rows = batch[Layout.MEDIA_TOKEN]

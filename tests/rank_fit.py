@@ -10,9 +10,12 @@ from helpers import batch_for
 from rank_share import Shared
 from rank_steps import held, objective, wide
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from data.batch import Batch
 from experiments.configuration.config import Algorithm
+from experiments.configuration.distributed import Strategy
+from experiments.running.distributed.sharding import shard
 from experiments.running.fit import Cadence, NonFiniteLoss, Optimisation, fit
 from experiments.running.optim import parameter_groups
 from experiments.running.outcome import Owned
@@ -54,10 +57,13 @@ def train(
     at: int = -1,
     event: str = "",
     micro_batch: int | None = None,
+    strategy: Strategy = "ddp",
 ) -> dict[str, dict[str, torch.Tensor] | str]:
     """Weights after the run, and what ended it early. event: what happens to rank 1 at step `at`."""
     of, path = objective("lcl", torch.float64), Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    if strategy == "fsdp2":
+        shard(of)
     groups = parameter_groups(of, lr=1e-3, weight_decay=0.1, matrices=matrices)
     ended = ""
     try:
@@ -68,4 +74,8 @@ def train(
         )  # fmt: skip
     except (Stopped, NonFiniteLoss) as error:
         ended = f"{type(error).__name__}: {error}"
-    return {"weights": {name: p.detach() for name, p in of.named_parameters()}, "ended": ended}
+    return {"weights": {name: whole(p.detach()) for name, p in of.named_parameters()}, "ended": ended}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

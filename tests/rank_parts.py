@@ -6,7 +6,7 @@ from rank_steps import Found, averaged, held, objective, wide
 from torch import Tensor
 
 from data.batch import Batch
-from data.block import block, blocks_of
+from data.block import block, blocks_needed
 from objectives import parts
 from objectives.base import Objective
 from objectives.functional import means, total
@@ -15,8 +15,8 @@ from objectives.functional import means, total
 def in_parts(of: Objective, batch: Batch, documents: int) -> Found:
     """A step as `step` has it, by blocks of documents."""
     of.zero_grad(set_to_none=True)
-    blocks = list(blocks_of(batch, documents))
-    losses = parts.backward(len(blocks), lambda part: of(blocks[part]))
+    count = blocks_needed(batch, documents)
+    losses = parts.backward(count, lambda part: of(block(batch, part, count)))
     return {"loss": total(losses).detach(), "gradients": _gradients(of), "means": means(losses)}
 
 

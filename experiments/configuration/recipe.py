@@ -132,8 +132,8 @@ _TINY_TRANSFER = {
 # Full transfer. Four blocks are too few to leave some out. A mirrored or enlarged pattern is another class (rising
 # stripes fall, fine rings are broad): on 700 held-out training pictures crops of 0.6 to 1 cost 13 points, and of the
 # encoder's rates 1e-6, 3e-4 and 1e-3 the last was best. In captioning and retrieval the best was a smaller one, on 500
-# held-out training pictures of the encoders of CLIP and LCL: at 1e-3, the rate of what trains beside it, CLIP's captions
-# lose 47 points of CIDEr to frozen transfer, at 1e-4, the paper's (Table 8), 5. Numbers are in docs/tiny.md.
+# held-out training pictures of the encoders of CLIP and LCL: at 1e-3, the rate of what trains beside it, CLIP's
+# captions lose 47 points of CIDEr to frozen transfer, at 1e-4, the paper's (Table 8), 5. More in docs/tiny.md.
 _TINY_FULL: Mapping[str, Mapping[str, Any]] = {
     "caption": {"vision.lr": 1e-4, "vision.drop_path": 0.0},
     "classify": {"vision.lr": 1e-3, "vision.drop_path": 0.0, "crop": (0.9, 1.0), "flip": 0.0},

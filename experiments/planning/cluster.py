@@ -2,13 +2,14 @@
 
 The model of docs/scale.md. A step takes its floating-point operations at the share of the peak that the LCL paper's own
 bill implies, and the exchange of gradients and features at the bandwidth of the slowest link. A GPU holds weights,
-gradients and two moments in fp32, what the backward pass of a micro-batch needs, and its rows of the logits of the
-contrast. Nothing of it is measured on these clusters.
+gradients and two moments in fp32 (its part of them where they are sharded), what the backward pass of a micro-batch
+needs, and its rows of the logits of the contrast. Nothing of it is measured on these clusters.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from experiments.configuration.distributed import DistributedConfig, Strategy
 from experiments.planning.flops import Sizes, Work
 from experiments.planning.plan import Plan
 from experiments.planning.price import closed_form, work_of
@@ -57,24 +58,27 @@ class Fit:
     seconds: float | None  # of the run; None: its objective has no formula
 
 
-def on_clusters(plan: Plan, records: Iterable[RunRecord], ranks: int) -> str:
+def on_clusters(plan: Plan, records: Iterable[RunRecord], asked: DistributedConfig) -> str:
     """A line for each cluster and number of GPUs: what the pre-trainings that are not done take, one after the other.
 
-    ranks: distributed.ranks; 1: a few numbers of GPUs are shown.
+    asked: of one rank a few numbers of GPUs are shown.
     """
     done = {record.run_id for record in records if record.status is Status.DONE}
     runs = [run for run in plan.runs if isinstance(run.spec, PretrainSpec) and run.spec.images]
     missing = [run for run in runs if run.run_id not in done]
-    counts = SHOWN if ranks == 1 else (ranks,)
-    lines = [_line(cluster, count, missing) for cluster in CLUSTERS for count in counts] if missing else []
-    head = f"{len(missing)} pre-trainings on clusters, by the model of docs/scale.md at {UTILISATION:.0%} of the peak:"
+    counts = SHOWN if asked.ranks == 1 else (asked.ranks,)
+    lines = (
+        [_line(cluster, count, asked.strategy, missing) for cluster in CLUSTERS for count in counts] if missing else []
+    )
+    how = "the model of docs/scale.md" + ("" if asked.strategy == "ddp" else f" with {asked.strategy}")
+    head = f"{len(missing)} pre-trainings on clusters, by {how} at {UTILISATION:.0%} of the peak:"
     return "\n".join([head, *lines]) if lines else ""
 
 
-def _line(cluster: Cluster, gpus: int, runs: Sequence[PlannedRun]) -> str:
+def _line(cluster: Cluster, gpus: int, strategy: Strategy, runs: Sequence[PlannedRun]) -> str:
     nodes = -(-gpus // cluster.gpus)
     where = f"- {gpus} {cluster.name} on {nodes} node{'s' * (nodes > 1)}"
-    fits = [fit(run.spec, cluster, gpus) for run in runs if isinstance(run.spec, PretrainSpec)]
+    fits = [fit(run.spec, cluster, gpus, strategy) for run in runs if isinstance(run.spec, PretrainSpec)]
     found = [each for each in fits if each is not None]
     if len(found) < len(fits):
         return f"{where}: {len(fits) - len(found)} of {len(fits)} need more memory than {cluster.memory / 1e9:.0f} GB"
@@ -88,12 +92,13 @@ def _line(cluster: Cluster, gpus: int, runs: Sequence[PlannedRun]) -> str:
     )
 
 
-def fit(spec: PretrainSpec, cluster: Cluster, gpus: int) -> Fit | None:
+def fit(spec: PretrainSpec, cluster: Cluster, gpus: int, strategy: Strategy) -> Fit | None:
     """How a run fits so many GPUs; None where not even one document at a time does."""
     sizes, work = work_of(spec)
     documents = max(rows for rows, _ in work.rows.values()) if work.rows else work.images
     share = max(1, documents // gpus)
-    fixed = STATE * parameters(sizes) + CONTRAST * work.contrasted**2 / gpus
+    sharded = sharded_parameters(sizes, strategy)
+    fixed = STATE * (parameters(sizes) - sharded + sharded / gpus) + CONTRAST * work.contrasted**2 / gpus
     each = activations(sizes, work) / documents
     room = int((FILLED * cluster.memory - fixed) / each)
     if room < 1:
@@ -104,23 +109,44 @@ def fit(spec: PretrainSpec, cluster: Cluster, gpus: int) -> Fit | None:
     if compute is not None:
         once = compute / (gpus * cluster.peak * UTILISATION) * (1 if micro is None else SECOND_PASS)
         link = cluster.inside if gpus <= cluster.gpus else cluster.between
-        seconds = once + spec.steps * exchanged(sizes, work, gpus) / link
+        # Sharded weights are gathered for each pass, forward, again and backward, and their gradients reduced after it.
+        moves = 3 if micro is None else 4 * -(-share // micro)
+        seconds = once + spec.steps * exchanged(sizes, work, gpus, strategy, moves) / link
     return Fit(micro, fixed + each * (micro or share), seconds)
 
 
-def exchanged(sizes: Sizes, work: Work, gpus: int) -> float:
-    """Bytes of a rank and a step: gradients and those of features by ring all-reduce, features by all-gather, fp32."""
+def exchanged(sizes: Sizes, work: Work, gpus: int, strategy: Strategy, moves: int) -> float:
+    """Bytes of a rank and a step, in fp32: gradients by ring all-reduce; features by all-gather, theirs back again.
+
+    moves: all-gathers of sharded weights and reduce-scatters of their gradients, with one pass through the language
+    model.
+    """
     features = 4 * work.contrasted * 2 * sizes.width
-    ring = 2 * (gpus - 1) / gpus
-    return ring * (4 * parameters(sizes) + features) + features * (gpus - 1) / gpus
+    sharded = sharded_parameters(sizes, strategy)
+    reduced = 2 * 4 * (parameters(sizes) - sharded)
+    return (reduced + moves * 4 * sharded + 2 * features) * (gpus - 1) / gpus
 
 
 def parameters(sizes: Sizes) -> float:
     """Weights of both backbones, without biases and norms."""
-    vision, language = sizes.vision, sizes.language
-    encoder = 12 * vision["depth"] * sizes.vision_width**2 + 3 * vision["patch_size"] ** 2 * sizes.vision_width
-    blocks = language["depth"] * (4 * sizes.width**2 + 2 * sizes.width * language["ffn"])
-    return float(encoder + blocks + (sizes.vocabulary + language["positions"]) * sizes.width)
+    patches = 3 * sizes.vision["patch_size"] ** 2 * sizes.vision_width
+    tokens = (sizes.vocabulary + sizes.language["positions"]) * sizes.width
+    return float(_of_blocks(sizes) + patches + tokens)
+
+
+def sharded_parameters(sizes: Sizes, strategy: Strategy) -> float:
+    """Those that each GPU holds a part of: the blocks of both backbones, or none."""
+    match strategy:
+        case "ddp":
+            return 0.0
+        case "fsdp2":
+            return _of_blocks(sizes)
+
+
+def _of_blocks(sizes: Sizes) -> float:
+    encoder = 12 * sizes.vision["depth"] * sizes.vision_width**2
+    language = sizes.language["depth"] * (4 * sizes.width**2 + 2 * sizes.width * sizes.language["ffn"])
+    return float(encoder + language)
 
 
 def activations(sizes: Sizes, work: Work) -> float:

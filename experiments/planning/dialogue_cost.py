@@ -3,7 +3,7 @@
 The language model is Vicuna-7B, the conversations are those of Table 8, and a run's operations come at the share of the
 peak at which LLaVA-1.5 tunes the same model in the 10 hours its authors state (haotian-liu/LLaVA, README: 8 A100, 3.5
 hours for stage 1). Stages are counted with activations recomputed, as there. Weights, gradients and moments are sharded
-over the GPUs, which this suite does not offer: a run of dialogue is one process, and what that would hold is said too.
+over the GPUs, which this suite does not offer for dialogue: its runs are one process, and what that holds is said too.
 Nothing of it is measured.
 """
 
@@ -96,5 +96,5 @@ def _line(specs: Sequence[DialogueSpec], cluster: Cluster) -> str:
     return (
         f"- {GPUS} {cluster.name}: {training:,.1f} hours of training, {GPUS * training:,.0f} GPU hours; at least "
         f"{answers:,.1f} hours of answers on one GPU; {shared:.0f} of {cluster.memory / 1e9:.0f} GB a GPU with all "
-        f"state sharded, which is not offered here; one process alone would hold {alone:.0f} GB"
+        f"state sharded, which is not offered for dialogue; one process alone would hold {alone:.0f} GB"
     )

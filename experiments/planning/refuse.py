@@ -21,8 +21,14 @@ def refuse_small_shares(row: str, corpus: PretrainCorpus, config: RunConfig) -> 
 
 
 def refuse_ranks(row: str, corpus: PretrainCorpus, config: RunConfig) -> None:
-    """Raises ConfigError where a step cannot be shared by as many ranks as asked for."""
+    """Raises ConfigError where a step cannot be shared by as many ranks as asked for, or weights by its optimiser."""
     asked, step = config.distributed.ranks, config.pretrain.images_per_step
+    if config.distributed.strategy == "fsdp2" and config.pretrain.optim.matrices == "muon":
+        raise ConfigError(
+            f"row {row!r}: pretrain.optim.matrices is muon, which orthogonalises whole matrices, and with "
+            "distributed.strategy=fsdp2 a rank holds parts of them; leave distributed.strategy at ddp, or train them "
+            "as another run with --set pretrain.optim.matrices=adamw"
+        )
     if asked > 1 and (windows := [part.name for part in corpus.parts if part.entries == "windows"]):
         raise ConfigError(
             f"row {row!r}: distributed.ranks is {asked}, but {windows[0]} is read in windows over the documents of a "

@@ -21,6 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from experiments.running.distributed.agree import is_writer
+from experiments.running.distributed.sharding import gathered, part_of
+
 logger = logging.getLogger(__name__)
 
 _PREFIX = "step-"
@@ -39,19 +42,23 @@ class Checkpoint:
 def save(folder: Path, step: int, module: nn.Module, trained: Sequence[Optimizer], state: Mapping[str, Any]) -> None:
     """Write the checkpoint of that step; of those before it the newest stay, KEPT in all, whatever else is dropped.
 
+    Every rank must call it, as of sharded weights each holds a part; rank 0 writes.
+
     Raises OSError where the disk refuses; the checkpoints already there stay.
     """
+    tensors = gathered(
+        {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+        | {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(module, trained).items()}
+    )
+    if not is_writer():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / f"{_PREFIX}{step:09d}", folder / f".{_PREFIX}{step:09d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors |= {f"optimizer.{name}": tensor for name, tensor in _optimizer_tensors(module, trained).items()}
     try:
         # Cloned: safetensors refuses tensors that share memory, and the optimiser goes on changing these.
-        save_file(
-            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors"
-        )
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, **state}))
         for path in partial.iterdir():
             _sync(path)
@@ -97,7 +104,7 @@ def restore_weights(checkpoint: Checkpoint, module: nn.Module) -> None:
     )
     if wrong:
         raise ValueError(f"checkpoint of step {checkpoint.step} does not fit the model: {', '.join(wrong[:8])}")
-    module.load_state_dict(weights)
+    module.load_state_dict({name: part_of(tensor, own[name]) for name, tensor in weights.items()})
 
 
 def restore(checkpoint: Checkpoint, module: nn.Module, trained: Sequence[Optimizer]) -> None:
@@ -109,8 +116,12 @@ def restore(checkpoint: Checkpoint, module: nn.Module, trained: Sequence[Optimiz
         moments = {k.removeprefix(prefix): t for k, t in checkpoint.tensors.items() if k.startswith(prefix)}
         if moments:  # a parameter that never got a gradient has none
             # Copied: what was loaded is the file itself, whose disk space is free only when nothing holds it any more.
-            moved = {k: t.to("cpu" if k == "step" else parameter.device, copy=True) for k, t in moments.items()}
-            optimizer.state[parameter] = moved
+            optimizer.state[parameter] = {
+                key: t.to(parameter.device, copy=True)  # not to the CPU: the fused AdamW counts where it computes
+                if key == "step"
+                else torch.empty_like(parameter).copy_(part_of(t, parameter))
+                for key, t in moments.items()
+            }
 
 
 def clear(folder: Path) -> None:

@@ -4,8 +4,8 @@ Linear warm-up and cosine (LCL paper 4.1, Tables 7-9) to zero (as mlfoundations/
 says which parameters train how. A step's random draws (drop-path, dropout) come from a stream named by (seed, step),
 and the batches are a function of the step, so a run that was stopped and continued equals one that was not.
 
-In a process group every rank calls `fit` with its share of the same stream. Ranks hold equal weights, of which rank 0
-writes the checkpoints, so a run goes on with any number of ranks; they stop, save and fail at the same step.
+In a process group every rank calls `fit` with its share of the same stream. Rank 0 writes checkpoints of whole weights,
+sharded or not, so a run goes on with any number of ranks; they stop, save and fail at the same step.
 """
 
 import json
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from data.block import blocks_of
+from data.block import block, blocks_needed
 from data.seeds import stable_seed
 from experiments.running import checkpoint
 from experiments.running.distributed import gradients
@@ -173,9 +173,9 @@ def fit(
             asked = [f"{name}{f' on rank {r}' * (len(heard) > 1)}" for r, (name, _) in enumerate(heard) if name]
             if asked or heard[0][1]:
                 if is_writer():
-                    state = {"stream": stream.state(), "last": last}
                     run.may_write()
-                    checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
+                state = {"stream": stream.state(), "last": last}
+                checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
                 saved_at = time.monotonic()
                 if asked:
                     others = f" and {len(asked) - 1} others" if len(asked) > 1 else ""
@@ -197,7 +197,7 @@ def _step(
     clip = math.inf if optimisation.clip_norm is None else optimisation.clip_norm
     parameters = [p for group in _groups(trained) for p in group["params"]]
     gradients.average(parameters)
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+    norm = float(gradients.clip(parameters, clip))
     finite = everyone(math.isfinite(norm) and math.isfinite(loss.item()), loss.device)
     if not all(finite):
         _refuse(losses, loss.item(), norm, batch, step)
@@ -222,8 +222,9 @@ def _backward(
         loss = total(losses)
         loss.backward()
         return losses, loss
-    held = list(blocks_of(batch, micro_batch))
-    losses = parts.backward(len(held), lambda part: forward(held[part]))
+    # As many on every rank, some of them empty: where weights are sharded, all ranks gather them for each part.
+    count = max(everyone(blocks_needed(batch, micro_batch), device))
+    losses = parts.backward(count, lambda part: forward(block(batch, part, count)))
     return losses, total(losses)
 
 
@@ -251,8 +252,7 @@ def _row(losses: Losses, norm: float, trained: Sequence[Optimizer], module: nn.M
     row |= {"grad_norm": norm, "lr": _groups(trained)[0]["lr"]}
     vision = getattr(module, "vision", None)
     if isinstance(vision, nn.Module):
-        grads = [p.grad for p in vision.parameters() if p.grad is not None]
-        row["grad_norm_vision"] = float(torch.stack([g.norm() for g in grads]).norm()) if grads else 0.0
+        row["grad_norm_vision"] = float(gradients.norm(vision.parameters()))
     return row
 
 

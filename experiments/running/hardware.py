@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from experiments.configuration.distributed import Strategy
 from experiments.running.fit import Precision
 from results import provenance
 
@@ -28,11 +29,11 @@ def best_precision() -> Precision:
     return "bf16" if multiplies_in().startswith("bf16") else "fp32"
 
 
-def environment(ranks: int = 1) -> Mapping[str, str]:
+def environment(ranks: int = 1, strategy: Strategy = "ddp") -> Mapping[str, str]:
     """What a run of this process and others may depend on besides its code, as its record has it.
 
-    ranks: processes that did it together; only more than one are said.
+    ranks, strategy: processes that did it together, and how they held the weights; only of more than one it is said.
     """
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     found = provenance.environment(name, torch.get_num_threads()) | {"multiplies_in": multiplies_in()}
-    return found | ({"ranks": str(ranks)} if ranks > 1 else {})
+    return found | ({"ranks": str(ranks), "strategy": strategy} if ranks > 1 else {})

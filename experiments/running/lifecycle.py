@@ -108,8 +108,9 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, dist
         else:
             count = ranks(spec, distributed)
             with ranks_of(folder.name, place, distributed) if count > 1 else nullcontext():
-                outcome = _RUNNERS[spec.kind](spec, place, Owned(folder, progress, lease.check))
-            outcome.ranks = count
+                owned = Owned(folder, progress, lease.check, distributed.strategy)
+                outcome = _RUNNERS[spec.kind](spec, place, owned)
+            outcome.ranks, outcome.strategy = count, distributed.strategy
     except LeaseLost:
         raise
     except Exception as error:  # the record says what went wrong; nothing is swallowed
@@ -211,7 +212,7 @@ def _write(
         train_flops=outcome.train_flops,
         commit=code.commit,
         dirty=code.dirty,
-        env=environment(outcome.ranks),
+        env=environment(outcome.ranks, outcome.strategy),
         data_digest=outcome.data_digest,
         coverage=outcome.coverage,
         seconds=round(seconds, 1),

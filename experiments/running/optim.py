@@ -11,6 +11,7 @@ from typing import TypedDict
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from experiments.configuration.config import Algorithm
@@ -39,15 +40,17 @@ def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, matri
         id(layer.weight): type(layer) for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)
     }
     kinds |= {id(layer.weight): nn.Embedding for layer in module.modules() if isinstance(layer, nn.Embedding)}
-    groups: dict[tuple[Algorithm, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[Algorithm, bool, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad:
             kind = kinds.get(id(parameter), nn.Parameter)
             algorithm: Algorithm = matrices if issubclass(kind, nn.Linear) else "adamw"
-            groups.setdefault((algorithm, issubclass(kind, _DECAYED)), []).append(parameter)
+            # torch's optimisers take many parameters at once, all of them sharded or none.
+            group = (algorithm, issubclass(kind, _DECAYED), isinstance(parameter, DTensor))
+            groups.setdefault(group, []).append(parameter)
     return [
         {"params": params, "algorithm": algorithm, "peak": lr, "weight_decay": weight_decay if decays else 0.0}
-        for (algorithm, decays), params in groups.items()
+        for (algorithm, decays, _), params in groups.items()
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.configuration.distributed import Strategy
 from experiments.running.progress import Progress
 
 
@@ -15,6 +16,7 @@ class Owned:
     folder: Path
     progress: Progress
     may_write: Callable[[], None]  # raises LeaseLost where it belongs to another by now
+    strategy: Strategy = "ddp"  # how several processes that pre-train together hold the weights
 
 
 @dataclass
@@ -34,5 +36,6 @@ class Outcome:
     lm_tokens: int | None = None
     data_digest: str = ""
     ranks: int = 1  # processes that trained it together
+    strategy: Strategy = "ddp"  # how these held the weights
     fitted_by: str = ""  # the run whose head was scored; "" where this run trained its own
     coverage: dict[str, int] = field(default_factory=dict)

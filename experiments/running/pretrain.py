@@ -9,7 +9,7 @@ import torch
 from backbones.build import build_language, build_vision, init_stream
 from backbones.sizes import Size
 from data.batch import Batch
-from data.block import blocks_of
+from data.block import block, blocks_needed
 from data.images import ImageTransform
 from data.loading.ranks import whole
 from experiments.configuration.place import Place
@@ -17,6 +17,7 @@ from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec
 from experiments.running import checkpoint, cost
 from experiments.running.distributed.agree import is_writer
+from experiments.running.distributed.sharding import shard
 from experiments.running.empty_terms import EmptyTerm
 from experiments.running.fit import Cadence, fit
 from experiments.running.outcome import Outcome, Owned
@@ -54,6 +55,8 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
     optimisation = optimisation_of(spec.optim)
     with torch.autocast(device(), torch.bfloat16, enabled=optimisation.precision == "bf16"):
         counted = cost.measure(objective, _parts(_first(source.loader(), cost.STEPS), spec.micro_batch), spec.seed)
+    if run.strategy == "fsdp2":
+        shard(objective)
     probed = source.probe(PROBE_IMAGES)
     unavailable = {} if probed is not None else {"probe": source.why_no_probe()}
     for reason in unavailable.values():
@@ -79,7 +82,7 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
         ) from None
     if is_writer():
         run.may_write()
-        save_encoder(run.folder, objective.vision)
+    save_encoder(run.folder, objective.vision)
     return Outcome(
         metrics=last,
         unavailable=unavailable,
@@ -95,7 +98,7 @@ def pretrain(spec: PretrainSpec, place: Place, run: Owned) -> Outcome:
 def _parts(batches: Iterable[Batch], micro_batch: int | None) -> Iterator[Batch]:
     """As much of each batch as is computed at once."""
     for batch in batches:
-        yield batch if micro_batch is None else next(blocks_of(batch, micro_batch))
+        yield batch if micro_batch is None else block(batch, 0, blocks_needed(batch, micro_batch))
 
 
 def _first(loader: Any, count: int) -> Iterator[Any]:

@@ -7,7 +7,7 @@ planning, launching and reports do not.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def pin(folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Raises SourceChanged naming every file that differs from what was pinned."""
+    """Raises SourceChanged naming the files that differ from what was pinned, the first of each kind where many do."""
     try:
         before = json.loads((folder / FILE).read_text())
     except FileNotFoundError:
@@ -38,7 +38,7 @@ def check(folder: Path) -> None:
     now = digests()
     added, gone = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
     changed = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])
-    words = [f"{what} {', '.join(names)}" for what, names in zip(_WORDS, (changed, added, gone), strict=True) if names]
+    words = [f"{what} {_few(names)}" for what, names in zip(_WORDS, (changed, added, gone), strict=True) if names]
     if words:
         raise SourceChanged(
             f"the source has changed since this run began: {'; '.join(words)}; put it back, "
@@ -47,6 +47,12 @@ def check(folder: Path) -> None:
 
 
 _WORDS = ("changed", "new", "gone")
+NAMED = 6  # files of a kind; the reason also stands in a table
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 @cache

@@ -42,6 +42,8 @@ from experiments.configuration.corpora import Part, get_corpus, own_sets
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import CorpusSpec, EncoderSpec, PretrainSpec, load_spec
+from experiments.running.distributed.agree import is_writer
+from experiments.running.distributed.sharding import gathered
 from experiments.running.training import device
 from objectives.base import Objective
 from transfer.encoder import Encoder
@@ -206,10 +208,15 @@ def save_encoder(folder: Path, vision: Tower) -> None:
 
 
 def save_module(path: Path, module: nn.Module) -> None:
-    """Write the tensors of a module; the file appears under its name when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}, partial)
-    partial.replace(path)
+    """Write the tensors of a module, whole; the file appears under its name when it is whole.
+
+    Every rank must call it, as of sharded weights each holds a part; rank 0 writes.
+    """
+    tensors = gathered(module.state_dict())
+    if is_writer():
+        partial = path.with_name(f".{path.name}.partial")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+        partial.replace(path)
 
 
 def load_encoder(place: Place, run_id: str) -> Encoder:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import batch_for
 from rank_parts import in_parts, share_in_parts
+from rank_shards import share_sharded
 from rank_steps import held, objective, step, wide
 from ranks import Ranks
 from torch import Tensor, nn
@@ -35,6 +36,16 @@ def test_ranks_with_other_numbers_of_parts_do_as_well(ranks: Ranks, name: str) -
     expected = step(of, wide(batch_for(of, held(name)), torch.float64))
     for found in ranks(share_in_parts, 3, name, 2):  # of eight documents, the first rank has one part of two
         torch.testing.assert_close(found, expected, **CLOSE)
+
+
+@pytest.mark.slow
+def test_ranks_of_sharded_weights_make_as_many_parts_of_unequal_shares(ranks: Ranks) -> None:
+    """Of eight documents ranks hold 3, 0 and 5: by twos they would make 2, 1 and 3 parts."""
+    of = objective("lcl", torch.float64)
+    expected = step(of, wide(batch_for(of, held("lcl")), torch.float64))
+    for answer in ranks(share_sharded, 3, ["lcl"], 2):
+        for found in answer["lcl"].values():
+            torch.testing.assert_close(found, expected, **CLOSE)
 
 
 class Drawing(nn.Module):

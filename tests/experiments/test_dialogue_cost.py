@@ -54,5 +54,8 @@ def test_full_takes_longer_and_more_memory_and_one_process_does_not_hold_it(
 def test_a_plan_says_runs_hours_and_memory_where_a_row_converses() -> None:
     head, *lines = of_dialogue(plan(TABLE4), []).splitlines()
     assert head.startswith("dialogue: 4 runs of stage 1 and 9 of stage 2, if data.llm is Vicuna-7B")
-    assert len(lines) == len(CLUSTERS) and " GB a GPU with all state sharded, which is not offered here" in lines[0]
+    assert (
+        len(lines) == len(CLUSTERS)
+        and " GB a GPU with all state sharded, which is not offered for dialogue" in lines[0]
+    )
     assert of_dialogue(plan(TABLE1), []) == ""

@@ -14,6 +14,8 @@ from experiments.planning.specs import ranks
 from experiments.tables import TABLE1, TABLE5
 from results.schema import Kind, Table
 
+ADAMW = "pretrain.optim.matrices=adamw"
+
 
 def config(*changes: str) -> RunConfig:
     return apply(without_details(TINY.config), parse(changes))
@@ -24,8 +26,9 @@ def plan(table: Table, *changes: str) -> Plan:
 
 
 def test_names_do_not_know_how_many_processes_do_a_run() -> None:
-    one, two = plan(TABLE1), plan(TABLE1, "distributed.ranks=2")
-    assert [run.run_id for run in one.runs] == [run.run_id for run in two.runs]
+    one, two = plan(TABLE1, ADAMW), plan(TABLE1, ADAMW, "distributed.ranks=2")
+    three = plan(TABLE1, ADAMW, "distributed.ranks=3", "distributed.strategy=fsdp2")
+    assert [run.run_id for run in one.runs] == [run.run_id for run in two.runs] == [run.run_id for run in three.runs]
 
 
 def test_nor_how_many_documents_are_computed_at_once() -> None:
@@ -56,6 +59,13 @@ def test_only_what_pre_trains_is_shared() -> None:
         ),
         (TABLE1, ["distributed.ranks=0"], "distributed.ranks must be at least 1, got 0"),
         (TABLE1, ["distributed.ranks=6", "distributed.ranks_per_node=4"], "is 4, which does not divide"),
+        (TABLE1, ["distributed.strategy=fsdp2"], "shards weights over ranks, and distributed.ranks is 1; raise"),
+        (TABLE1, ["distributed.strategy=fsdp3", "distributed.ranks=2"], "'fsdp3' is not one of ddp, fsdp2"),
+        (
+            TABLE1,
+            ["distributed.strategy=fsdp2", "distributed.ranks=2"],
+            "matrices is muon, which orthogonalises whole matrices, .* leave distributed.strategy at ddp",
+        ),
     ],
 )
 def test_what_ranks_cannot_share_is_refused_while_planning(table: Table, changes: list[str], said: str) -> None:

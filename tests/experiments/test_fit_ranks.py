@@ -1,6 +1,7 @@
 """One run on several ranks: one process's weights, steps that end together, checkpoints for any number of ranks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,22 @@ import torch
 from rank_fit import train
 from ranks import Ranks
 
+from experiments.configuration.distributed import Strategy
+
 pytestmark = pytest.mark.slow
 Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    """Twenty steps of one process that reads whole batches."""
-    return train(0, 1, str(tmp_path_factory.mktemp("alone")))["weights"]
+def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
+    """Twenty steps of one process that reads whole batches: its folder and its weights."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, train(0, 1, str(folder))["weights"]
+
+
+@pytest.fixture
+def alone(one: tuple[Path, Weights]) -> Weights:
+    return one[1]
 
 
 def furthest(one: Weights, other: Weights) -> float:
@@ -54,11 +63,38 @@ def test_a_signal_to_one_rank_stops_all_at_its_step_and_any_number_of_ranks_cont
             assert furthest(continued["weights"], alone) < 1e-8
 
 
+def test_sharded_weights_end_as_those_of_one_process(ranks: Ranks, one: tuple[Path, Weights], tmp_path: Path) -> None:
+    found = ranks(train, 2, str(tmp_path), "adamw", -1, "", None, "fsdp2")
+    assert furthest(found[0]["weights"], found[1]["weights"]) == 0
+    assert furthest(found[0]["weights"], one[1]) < 1e-8
+    logged, expected = ([json.loads(line) for line in (f / "metrics.jsonl").open()] for f in (tmp_path, one[0]))
+    for norm in ("grad_norm", "grad_norm_vision"):
+        assert [row[norm] for row in logged] == pytest.approx([row[norm] for row in expected], rel=1e-5)
+    assert max(row["grad_norm"] for row in expected) > 1  # so they were clipped
+
+
+def test_a_checkpoint_knows_nothing_of_shards(ranks: Ranks, alone: Weights, tmp_path: Path) -> None:
+    ways: list[tuple[Strategy, list[tuple[Strategy, int]]]] = [
+        ("fsdp2", [("fsdp2", 3), ("ddp", 1)]),
+        ("ddp", [("fsdp2", 2)]),
+    ]
+    for first, continued in ways:
+        saved = tmp_path / first
+        stopped = ranks(train, 2, str(saved), "adamw", 15, "signal", None, first)
+        assert {each["ended"] for each in stopped} == {"Stopped: stopped by SIGTERM on rank 1 after step 16 of 20"}
+        for then, number in continued:
+            folder = shutil.copytree(saved, tmp_path / f"{first}-{then}-{number}")
+            found = ranks(train, number, str(folder), "adamw", -1, "", None, then)
+            assert max(furthest(each["weights"], alone) for each in found) < 1e-8, (first, then, number)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_optimiser_moves(
-    ranks: Ranks, tmp_path: Path
+    ranks: Ranks, tmp_path: Path, strategy: Strategy
 ) -> None:
-    before = ranks(train, 2, str(tmp_path / "fine"), "adamw", 2, "signal")[0]["weights"]  # after steps 0, 1 and 2
-    ended = ranks(train, 2, str(tmp_path / "nan"), "adamw", 3, "nan")
+    signal = ("adamw", 2, "signal", None, strategy)
+    before = ranks(train, 2, str(tmp_path / "fine"), *signal)[0]["weights"]  # after steps 0, 1 and 2
+    ended = ranks(train, 2, str(tmp_path / "nan"), "adamw", 3, "nan", None, strategy)
     for each in ended:
         assert each["ended"].startswith("NonFiniteLoss: step 3: loss nan on rank 0 and 1")  # the contrast spreads it
         assert furthest(each["weights"], before) == 0

@@ -10,6 +10,7 @@ from rank_faults import LIMIT, Fault, come_late, ends, hang, kill, misuse, run_o
 
 from experiments.running.distributed import roll_call
 from experiments.running.distributed.rendezvous import FIRST_PORT, PORTS, RanksMissing, Seat, gather, seat_of, store_of
+from experiments.running.distributed.roll_call import Said
 
 SILENT = f"did not answer for {LIMIT.total_seconds():g} s: hung, or killed with its node"
 
@@ -35,6 +36,20 @@ def test_every_other_rank_says_who_failed_and_how(
     found = ends(tmp_path, 3, at, fault)
     others = {rank: words for rank, words in found.items() if rank != at}
     assert len(others) == 2 and all(words.startswith(said) for words in others.values()), found
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        "RuntimeError: [unbound_buffer.cc:129] Timed out waiting 2000ms for send operation to complete",
+        "DistBackendError: WorkNCCL(SeqNum=7, Timeout(ms)=2000) ran for 2001 milliseconds before timing out.",
+    ],
+)
+def test_after_a_time_limit_the_last_to_speak_is_the_one_that_others_waited_for(late: str) -> None:
+    heard = [Said(rank, order, late, in_collective=True, stopped=False) for rank, order in ((0, 1), (1, 3), (2, 2))]
+    assert roll_call._of(heard) == f"rank 1 failed: {late}"
+    closed = [Said(each.rank, each.order, "RuntimeError: Connection closed by peer", True, False) for each in heard]
+    assert roll_call._of(closed) == "rank 0 failed: RuntimeError: Connection closed by peer"
 
 
 def test_ranks_that_do_their_work_end_without_a_word(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """A run that several processes do: one owner, one record, one process's encoder; killed, any number of them go on."""
 
+import functools
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from sweep_helpers import BUDGET, plan_pretraining, small_place
 
-from experiments.configuration.distributed import ALONE, DistributedConfig
+from experiments.configuration.distributed import ALONE, DistributedConfig, Strategy
 from experiments.configuration.place import Place
 from experiments.running import attempts, fit, pretrain
 from experiments.running.distributed import members
@@ -85,25 +87,38 @@ def done(place: Place, run_id: str, distributed: DistributedConfig) -> tuple[Run
     return result(place, run_id)
 
 
-@pytest.mark.parametrize("name", ["lcl", "beit3"])  # BEiT-3 fits a codebook before its first step
-def test_two_processes_leave_the_encoder_and_the_record_of_one(tmp_path: Path, corpora: Path, name: str) -> None:
-    one, weights = done(*planned(corpora, tmp_path / "one", name), ALONE)
-    two, shared = done(*planned(corpora, tmp_path / "two", name), TWO)
+Result = tuple[RunRecord, dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def single(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Result]:
+    """What one process leaves of an objective."""
+    return functools.cache(lambda name: done(*planned(corpora, tmp_path_factory.mktemp(name), name), ALONE))
+
+
+# BEiT-3 fits a codebook before its first step.
+@pytest.mark.parametrize(("name", "strategy"), [("lcl", "ddp"), ("lcl", "fsdp2"), ("beit3", "fsdp2")])
+def test_two_processes_leave_the_encoder_and_the_record_of_one(
+    tmp_path: Path, corpora: Path, single: Callable[[str], Result], name: str, strategy: Strategy
+) -> None:
+    one, weights = single(name)
+    two, shared = done(*planned(corpora, tmp_path / "two", name), replace(TWO, strategy=strategy))
     torch.testing.assert_close(shared, weights, atol=1e-5, rtol=1e-5)
     assert two.run_id == one.run_id and two.coverage == one.coverage and two.images_seen == one.images_seen
     assert two.lm_passes == one.lm_passes
     assert two.train_flops == pytest.approx(one.train_flops, rel=0.1)  # rows are padded to the longest of a rank
-    assert (one.env.get("ranks"), two.env.get("ranks")) == (None, "2")
+    assert {"ranks", "strategy"} & one.env.keys() == set()
+    assert (two.env["ranks"], two.env["strategy"]) == ("2", strategy)
     assert one.process_seconds == one.seconds and two.process_seconds == 2 * two.seconds
 
 
 def test_a_rank_that_is_killed_is_named_and_one_process_continues(
-    tmp_path: Path, corpora: Path, other: dict[int, int], after: After
+    tmp_path: Path, corpora: Path, single: Callable[[str], Result], other: dict[int, int], after: After
 ) -> None:
-    _, weights = done(*planned(corpora, tmp_path / "one", "lcl"), ALONE)
+    _, weights = single("lcl")
     place, run_id = planned(corpora, tmp_path / "two", "lcl")
     after(1, lambda: os.kill(other[1], signal.SIGKILL))
-    assert execute(run_id, place, "tiny", distributed=TWO) is Status.FAILED
+    assert execute(run_id, place, "tiny", distributed=replace(TWO, strategy="fsdp2")) is Status.FAILED
     failed = record.read(place.runs / run_id / record.RECORD_FILE)
     assert failed.reason == "RankLost: rank 1 was killed by SIGKILL (out of memory?)"
     _, continued = done(place, run_id, ALONE)

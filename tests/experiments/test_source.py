@@ -43,6 +43,14 @@ def test_a_change_of_what_decides_results_is_named(tmp_path: Path, tree: Path, n
         check(tmp_path)
 
 
+def test_of_many_changes_the_first_are_named(tmp_path: Path, tree: Path) -> None:
+    pin(tmp_path)
+    for number in range(9):
+        edit(tree / "data" / f"new_{number}.py")
+    with pytest.raises(SourceChanged, match=r"new data/new_0\.py, .*data/new_5\.py and 3 more; put it back"):
+        check(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["docs/tiny.md", "tests/helpers.py", "results/printed.py", "experiments/tables.py"])
 def test_a_change_of_anything_else_is_not(tmp_path: Path, tree: Path, name: str) -> None:
     pin(tmp_path)

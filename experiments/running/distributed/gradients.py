@@ -5,13 +5,16 @@ different graphs here (a rank without images, a loss with collectives of its own
 are sent as they fill would meet those collectives in an order of each rank's own. Averaging afterwards fixes the order,
 leaves parameters without a gradient alone, needs no wrapper around the module, and costs the overlap: docs/scale.md
 says how little that is at the paper's batches.
+
+Sharded weights (sharding.py) come with gradients that are a rank's part of that mean already.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 
 from objectives.gather import all_reduce_sum, world_size
 
@@ -23,9 +26,9 @@ def average(parameters: Iterable[nn.Parameter]) -> None:
 
     A parameter that has a gradient on no rank keeps none, so that optimisers pass over it as in one process.
     """
-    if world_size() == 1:
+    trained = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    if world_size() == 1 or not trained:
         return
-    trained = list(parameters)
     held = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
     somewhere = [p for p, ranks in zip(trained, all_reduce_sum(held).tolist(), strict=True) if ranks]
     for parameter in somewhere:
@@ -37,6 +40,24 @@ def average(parameters: Iterable[nn.Parameter]) -> None:
         flat /= world_size()
         for grad, mean in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
             grad.copy_(mean.view_as(grad))
+
+
+def norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Of all their gradients together, with the parts that other ranks hold. Every rank must call it."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    whole = nn.utils.get_total_norm([grad for grad in grads if not isinstance(grad, DTensor)])
+    parts = [grad.to_local() for grad in grads if isinstance(grad, DTensor)]
+    if not parts:
+        return whole
+    return (whole.square() + all_reduce_sum(nn.utils.get_total_norm(parts).square())).sqrt()
+
+
+def clip(parameters: Sequence[nn.Parameter], most: float) -> Tensor:
+    """Scale the gradients so that their norm together is at most that; what it was before. Every rank must call it."""
+    found = norm(parameters)
+    for sharded in (False, True):  # torch multiplies many at once, of one kind
+        nn.utils.clip_grads_with_norm_([p for p in parameters if isinstance(p, DTensor) is sharded], most, found)
+    return found
 
 
 def _buckets(grads: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import objectives
-from experiments.configuration.distributed import DistributedConfig
+from experiments.configuration.distributed import DistributedConfig, Strategy
 from experiments.configuration.place import Place
 from experiments.planning.specs import PretrainSpec, load_spec
 from experiments.running.distributed.rendezvous import FREE_PORT, Seat, seat_of, store_of
@@ -48,12 +48,13 @@ class Work:
     limit: timedelta
     threads: int
     objectives: tuple[str, ...]  # folders of further objectives
+    strategy: Strategy
 
     @classmethod
     def on(cls, place: Place, run_id: str, asked: DistributedConfig) -> "Work":
         """That of a process like this one."""
         limit = timedelta(seconds=asked.limit_seconds)
-        return cls(run_id, place, limit, torch.get_num_threads(), tuple(objectives.__path__[1:]))
+        return cls(run_id, place, limit, torch.get_num_threads(), tuple(objectives.__path__[1:]), asked.strategy)
 
 
 @contextmanager
@@ -139,7 +140,7 @@ def follow(seat: Seat, work: Work) -> None:
     with stoppable(), together(seat, store_of(seat, work.limit), work.limit):
         spec = load_spec(folder)
         assert isinstance(spec, PretrainSpec)
-        pretrain(spec, work.place, Owned(folder, Unseen(folder, "pre-training"), may_write=_never))
+        pretrain(spec, work.place, Owned(folder, Unseen(folder, "pre-training"), _never, work.strategy))
 
 
 def _never() -> None:

@@ -7,6 +7,7 @@ killed; where all have spoken it is the one whose error is no collective's.
 
 import json
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ Gone = Callable[[int], str]  # how the process of a rank ended, in words; "" whe
 
 FAREWELL_SECONDS = 10.0  # that rank 0 keeps the store open for others that still listen
 _POLL_SECONDS = 0.05
+_TIMED_OUT = re.compile("timed out|timing out", re.IGNORECASE)  # gloo says the one, NCCL the other
 
 
 class RankLost(RuntimeError):
@@ -116,7 +118,7 @@ def _of(every: Sequence[Said]) -> str:
     spoken = sorted(every, key=lambda each: each.order)
     blamed = next((each for each in spoken if not each.in_collective), None)
     if blamed is None:  # after a time limit the last to speak is the one that came back too late
-        blamed = spoken[-1 if "imed out" in spoken[0].error else 0]
+        blamed = spoken[-1 if _TIMED_OUT.search(spoken[0].error) else 0]
     if blamed.stopped:
         return f"{blamed.error.partition(': ')[2]} on rank {blamed.rank}"
     return f"rank {blamed.rank} failed: {blamed.error}"

@@ -6,7 +6,7 @@ ARGS   ?=
 # Tests in as many processes as there are cores, at most four: each holds 3 GB. A file's tests stay together.
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help table1 table3 table5 test test-slurm check mutate format setup smollm2 clean
+.PHONY: help table1 table3 table4 table5 test test-slurm check mutate format setup smollm2 clean
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -15,6 +15,9 @@ table1: $(VENV)/.ready  ## the whole comparison on the embedded corpus -> result
 
 table3: $(VENV)/.ready  ## frozen and full transfer of the encoders of Table 1 -> results/tables/table3.md
 	$(BIN)/python -m experiments.sweep table3 $(ARGS)
+
+table4: $(VENV)/.ready  ## multimodal dialogue on encoders of Table 1 -> results/tables/table4.md
+	$(BIN)/python -m experiments.sweep table4 $(ARGS)
 
 table5: $(VENV)/.ready  ## LCL on LAION, MMC4, OBELICS and a mixture -> results/tables/table5.md
 	$(BIN)/python -m experiments.sweep table5 $(ARGS)

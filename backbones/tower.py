@@ -41,6 +41,44 @@ class Tower(nn.Module, ABC):
         """Modules of a block whose outputs are added to its residual stream, which drop-path leaves out at times."""
 
 
+class BeforeLast(Tower):
+    """An encoder whose tokens are those that its last block would read, without the final norm (LLaVA's layer -2)."""
+
+    def __init__(self, tower: Tower) -> None:
+        """Raises ValueError for an encoder of one block."""
+        super().__init__()
+        if len(tower.blocks) < 2:
+            raise ValueError("this encoder has one block; the block before the last needs two")
+        self.tower = tower
+        self.width, self.image_size = tower.width, tower.image_size
+        self.num_prefix_tokens, self.num_patches = tower.num_prefix_tokens, tower.num_patches
+
+    def tokens(self, images: Float[Tensor, "m 3 s s"]) -> Float[Tensor, "m t d"]:
+        """Prefix and patch tokens after the block before the last."""
+        seen: list[Any] = []
+        hook = self.tower.blocks[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            self.tower.tokens(images)
+        finally:
+            hook.remove()
+        found: Tensor = seen[0]
+        return found
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Those that the tokens come from."""
+        return self.tower.blocks[:-1]
+
+    @property
+    def last(self) -> Sequence[nn.Module]:
+        """Nothing comes after them."""
+        return ()
+
+    def branches(self, block: nn.Module) -> Sequence[nn.Module]:
+        """As in the whole encoder."""
+        return self.tower.branches(block)
+
+
 def check_side(tower: Tower, images: Tensor) -> None:
     """Raises ValueError where images have another side than the encoder reads."""
     if images.shape[-1] != tower.image_size or images.shape[-2] != tower.image_size:

@@ -16,7 +16,7 @@ from experiments.configuration.overrides import ConfigError, apply, parse, sugge
 from experiments.configuration.place import Place
 from experiments.configuration.recipe import SCALES, get_scale
 from experiments.planning.catalogue import Suite
-from experiments.planning.plan import Resolver
+from experiments.planning.resolver import Resolver
 from experiments.planning.specs import PlannedRun, PretrainSpec, Written
 from experiments.publishing.evaluated import SHUFFLED, SHUFFLED_TOO, Evaluated, page
 from experiments.tables import TABLE1

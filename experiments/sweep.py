@@ -21,8 +21,10 @@ from experiments.launching.launchers import NAMES, get_launcher
 from experiments.launching.machine import Launched, Machine, ordered
 from experiments.planning.catalogue import Suite
 from experiments.planning.cluster import on_clusters
+from experiments.planning.dialogue_cost import of_dialogue
+from experiments.planning.listing import listing
 from experiments.planning.migrate import rename_folders, renamed
-from experiments.planning.plan import Plan, build_plan, listing
+from experiments.planning.plan import Plan, build_plan
 from experiments.planning.price import finished, price
 from experiments.planning.settings import list_settings
 from experiments.publishing import held
@@ -157,7 +159,8 @@ def sweep(options: argparse.Namespace) -> int:
         measured = [*records, *held.records_of(published)]
         print(price(plan, records, finished(scale.name, measured)))
         if not scale.embedded:
-            print(on_clusters(plan, records, config.distributed))
+            said = (on_clusters(plan, records, config.distributed), of_dialogue(plan, records))
+            print("\n".join(filter(None, said)))
         return EXIT_DONE
     began = time.monotonic()
     if options.migrate:

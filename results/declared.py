@@ -29,4 +29,5 @@ def table_of(publication: Publication) -> Table:
 
 def _column(held: Mapping[str, Any]) -> Column:
     analogue = {scale: Analogue(**each) for scale, each in held["analogue"].items()}
-    return Column(**{**held, "item_scores": tuple(held["item_scores"]), "analogue": analogue})
+    lists = {name: tuple(held.get(name, ())) for name in ("item_scores", "only_at")}
+    return Column(**{**held, **lists, "analogue": analogue})

@@ -71,7 +71,8 @@ class Filled:
 
     def seeds(self, row: Row, column: Column) -> list[Seed]:
         """The seeds of a cell in order; empty where no run of this table is meant to fill it."""
-        slots = [slot for slot in self.publication.slots if (slot.row, slot.stage) == (row.label, column.task)]
+        wanted = (row.label, column.task) if column.asked_of(row) else None
+        slots = [slot for slot in self.publication.slots if (slot.row, slot.stage) == wanted]
         return [self._seed(slot, column) for slot in sorted(slots, key=lambda slot: slot.seed)]
 
     def _seed(self, slot: Slot, column: Column) -> Seed:
@@ -88,9 +89,11 @@ class Filled:
     def _cell(self, row: Row, column: Column) -> Cell:
         seeds = [] if row.unavailable else self.seeds(row, column)
         if not seeds:
-            why = (
-                "it sees no image: only captions can be asked of it" if row.mode == BLIND else "not part of this sweep"
-            )
+            why = "not part of this sweep"
+            if row.mode == BLIND:
+                why = "it sees no image: only captions can be asked of it"
+            elif not column.asked_of(row):
+                why = f"asked of {column.mode} rows"
             return Cell(values=(), missing=(row.unavailable or why,), run_ids=())
         found = [seed for seed in seeds if seed.value is not None]
         return Cell(

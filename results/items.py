@@ -27,7 +27,7 @@ DIGITS = 1e-5  # relative: what six digits of the items leave of their mean
 
 
 def export(table: Table, publication: Publication, runs: Path, folder: Path) -> list[str]:
-    """Write the item scores of the publication's transfer runs into `folder`; the ids of runs without any.
+    """Write the item scores of the publication's runs that were scored into `folder`; the ids of runs without any.
 
     runs: run folders of this machine. A run's scores are taken from there, or else from the file that is there already,
     whichever gives the metrics of its record: published scores stay, and never stand beside a record of other ones.
@@ -40,7 +40,7 @@ def export(table: Table, publication: Publication, runs: Path, folder: Path) -> 
         slot.run_id: record
         for slot in publication.slots
         if (record := publication.records.get(slot.run_id)) is not None
-        and record.kind is Kind.TRANSFER
+        and (record.kind is Kind.TRANSFER or (record.kind is Kind.DIALOGUE and record.items))
         and record.status is Status.DONE
     }
     columns = (*table.columns, *table.more_columns)

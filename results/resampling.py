@@ -5,8 +5,9 @@ This is the variance of items, for one checkpoint as it is. It says nothing abou
 A test set is resampled by image, as captions of one image are no independent items: each draw gives every image a
 weight, and the metric is computed from weighted sums. Whatever a metric is relative to stays fixed: the gallery of a
 retrieval, and the document frequencies of CIDEr, which come from the references of the whole set. BLEU is computed
-anew from the summed counts of its n-grams; CIDEr and shares are means. scipy's bootstrap draws single observations and
-computes a statistic of them; it has no weights of clusters, and so this one is our own. McNemar's test is statsmodels'.
+anew from the summed counts of its n-grams, POPE's F1 from those of each of its files; CIDEr and shares are means.
+scipy's bootstrap draws single observations and computes a statistic of them; it has no weights of clusters, and so this
+one is our own. McNemar's test is statsmodels'.
 
 Shape letters: g images, k sums, n draws.
 """
@@ -28,6 +29,9 @@ CHUNK = 500  # draws at once: their weights stay below some megabytes
 BLEU_SUMS = tuple(
     [f"bleu_{kind}_{n}" for kind in ("correct", "guess") for n in (1, 2, 3, 4)] + ["bleu_length", "bleu_reference"]
 )
+F1_FILES = 3  # of POPE
+F1_SUMS = tuple(f"pope_{kind}_{n}" for kind in ("tp", "fp", "fn") for n in range(1, F1_FILES + 1))
+_COUNTED = {**dict.fromkeys(BLEU_SUMS, "b4"), **dict.fromkeys(F1_SUMS, "pope")}  # scores that are counts of a metric
 Floats = NDArray[np.float64]
 
 
@@ -68,10 +72,14 @@ def metrics_of(scores: Scores) -> Iterator[Sums]:
     """Every metric that a run's item scores are enough for, in order."""
     tables: dict[str, dict[str, dict[tuple[str, str], float]]] = defaultdict(lambda: defaultdict(dict))
     for (dataset, score, group, item), value in scores.items():
-        metric = "b4" if score in BLEU_SUMS else score
-        tables[metric_key(dataset, metric)][score][group, item] = float(value)
+        tables[metric_key(dataset, _COUNTED.get(score, score))][score][group, item] = float(value)
     for metric, columns in sorted(tables.items()):
-        yield _bleu(metric, columns) if metric.endswith("/b4") else _mean(metric, next(iter(columns.values())))
+        if metric.endswith("/b4"):
+            yield _counted(metric, columns, BLEU_SUMS, _bleu4)
+        elif metric.endswith("/pope"):
+            yield _counted(metric, columns, F1_SUMS, _mean_f1)
+        else:
+            yield _mean(metric, next(iter(columns.values())))
 
 
 def spread(sums: Sums) -> Spread:
@@ -124,17 +132,30 @@ def _mean(metric: str, values: Mapping[tuple[str, str], float]) -> Sums:
     return Sums(metric, groups, sums, lambda total: total[..., 0] / total[..., 1], hits)
 
 
-def _bleu(metric: str, columns: Mapping[str, Mapping[tuple[str, str], float]]) -> Sums:
-    """Raises ValueError where a count is missing."""
-    if missing := set(BLEU_SUMS) - columns.keys():
-        raise ValueError(f"{metric}: items have no {', '.join(sorted(missing))}; BLEU cannot be computed from the rest")
-    groups = tuple(sorted({group for group, _ in columns[BLEU_SUMS[0]]}))
+def _counted(
+    metric: str,
+    columns: Mapping[str, Mapping[tuple[str, str], float]],
+    names: Sequence[str],
+    of: Callable[[Floats], Floats],
+) -> Sums:
+    """A metric of summed counts. Raises ValueError where a count is missing."""
+    if missing := set(names) - columns.keys():
+        raise ValueError(f"{metric}: items have no {', '.join(sorted(missing))}; it cannot be computed from the rest")
+    groups = tuple(sorted({group for group, _ in columns[names[0]]}))
     place = {group: number for number, group in enumerate(groups)}
-    sums = np.zeros((len(groups), len(BLEU_SUMS)))
-    for k, name in enumerate(BLEU_SUMS):
+    sums = np.zeros((len(groups), len(names)))
+    for k, name in enumerate(names):
         for (group, _), value in columns[name].items():
             sums[place[group], k] += value
-    return Sums(metric, groups, sums, _bleu4, None)
+    return Sums(metric, groups, sums, of, None)
+
+
+def _mean_f1(total: Floats) -> Floats:
+    """Mean over POPE's files of F1 × 100, 0 where nothing is there or said to be."""
+    tp, fp, fn = (total[..., kind * F1_FILES : (kind + 1) * F1_FILES] for kind in range(3))
+    below = 2 * tp + fp + fn
+    found: Floats = 100 * np.divide(2 * tp, below, out=np.zeros_like(tp), where=below > 0).mean(axis=-1)
+    return found
 
 
 def _bleu4(total: Floats) -> Floats:

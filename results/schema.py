@@ -122,6 +122,13 @@ class Column:
     item_scores: tuple[str, ...] = ()  # per-item numbers it is a function of; empty: of its own name, its mean
     share_of_items: bool = False  # a mean over test items of scores between 0 and 100
     analogue: Mapping[str, Analogue] = field(default_factory=dict)  # by scale
+    # Scales at which there is such a test set; empty: every scale. Later than committed tables, as `mode`.
+    only_at: tuple[str, ...] = field(default=(), metadata={"later": True})
+    mode: Mode | None = field(default=None, metadata={"later": True})  # whose rows it is asked of; None: all rows
+
+    def asked_of(self, row: "Row") -> bool:
+        """Whether a row has a number here."""
+        return self.mode in (None, row.mode)
 
     @property
     def metric_key(self) -> str:
@@ -187,13 +194,24 @@ class Table:
     ] = ()  # lines of the paper's CSV printed for comparison, measured by no row
     more_columns: tuple[Column, ...] = ()  # measured here, not in the paper; a table of their own
 
+    def at(self, scale: str) -> "Table":
+        """The table with the rows and columns that belong to it at that scale."""
+
+        def there(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+            return tuple(column for column in columns if not column.only_at or scale in column.only_at)
+
+        return replace(
+            self, rows=self.rows_at(scale), columns=there(self.columns), more_columns=there(self.more_columns)
+        )
+
     def on(self, own_sets: Mapping[str, str], scale: str) -> "Table":
-        """The table with its columns named after the test sets that were read: `Publication.own_sets`."""
+        """The table at that scale, its columns named after the test sets that were read: `Publication.own_sets`."""
+        here = self.at(scale)
 
         def named(columns: tuple[Column, ...]) -> tuple[Column, ...]:
             return tuple(c.on(own_sets[c.dataset], scale) if c.dataset in own_sets else c for c in columns)
 
-        return replace(self, columns=named(self.columns), more_columns=named(self.more_columns))
+        return replace(here, columns=named(here.columns), more_columns=named(here.more_columns))
 
     def rows_at(self, scale: str) -> tuple[Row, ...]:
         """The rows of the table at that scale, in order."""

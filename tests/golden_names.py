@@ -17,12 +17,14 @@ from plan_helpers import DIGESTS, decided
 
 from backbones.sizes import LanguageSize, VisionSize
 from experiments.configuration.recipe import get_scale
-from experiments.planning import plan, specs
+from experiments.planning import plan, resolver, specs
 from experiments.planning.catalogue import Suite
 from experiments.tables import TABLES
 from objectives import registry as objectives
 from results.canonical import flatten, plain
 from transfer import registry as tasks
+from transfer.dialogue import registry as stages
+from transfer.dialogue.recipe import PROTOCOL
 
 FILE = Path(__file__).parent / "golden" / "names.json"
 Declared = dict[str, dict[str, Any]]  # what declares -> {"protocol", "defaults"}
@@ -44,9 +46,11 @@ def declared() -> Declared:
     for name in tasks.available():
         task = tasks.get(name)
         made[f"task {name}"] = {"protocol": task.protocol, "defaults": defaults(task.Config)}
+    for name in stages.available():
+        made[f"stage {name}"] = {"protocol": PROTOCOL, "defaults": defaults(stages.get(name).Config)}
     for cls in (VisionSize, LanguageSize, specs.PretrainSpec, specs.ObjectiveSpec, specs.CorpusSpec):
-        made[cls.__name__] = {"protocol": plan.PRETRAIN_PROTOCOL, "defaults": defaults(cls)}
-    made["TextLmSpec"] = {"protocol": plan.TEXT_LM_PROTOCOL, "defaults": defaults(specs.TextLmSpec)}
+        made[cls.__name__] = {"protocol": resolver.PRETRAIN_PROTOCOL, "defaults": defaults(cls)}
+    made["TextLmSpec"] = {"protocol": resolver.TEXT_LM_PROTOCOL, "defaults": defaults(specs.TextLmSpec)}
     return made
 
 

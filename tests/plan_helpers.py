@@ -10,7 +10,7 @@ from results_helpers import make_record
 from experiments.configuration.config import RunConfig
 from experiments.configuration.overrides import apply, parse, suggest
 from experiments.configuration.recipe import get_scale
-from experiments.planning.catalogue import ObjectiveFacts, TaskFacts
+from experiments.planning.catalogue import ObjectiveFacts, StageFacts, TaskFacts
 from experiments.planning.specs import PlannedRun
 from experiments.tables import TABLE1
 from results.schema import RunRecord
@@ -84,6 +84,14 @@ class Task:
     decoding: Decoding = field(default_factory=Decoding)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """Options of a stage of dialogue."""
+
+    epochs: float = 1.0
+    select_layer: int = -1
+
+
 @dataclass(frozen=True)
 class FakeSize:
     """Two widths."""
@@ -95,7 +103,7 @@ class FakeSize:
 
 def without_details(config: RunConfig) -> RunConfig:
     """The settings of a scale, less what it changes in objectives and tasks: the made-up ones have other fields."""
-    return decided(replace(config, objectives={}, transfer={}, full={}))
+    return decided(replace(config, objectives={}, transfer={}, full={}, dialogue={}))
 
 
 def decided(config: RunConfig) -> RunConfig:
@@ -122,12 +130,17 @@ class FakeCatalogue:
     def task(self, name: str) -> TaskFacts:
         return TaskFacts(Task(), protocol=1, reads_text=name != "classify", generates=name == "caption", in_full={})
 
+    def stage(self, name: str) -> StageFacts:
+        return StageFacts(Talk(), protocol=1)
+
     def size(self, name: str) -> Any:
         return FakeSize(name, {"width": 128}, {"width": 64})
 
     def config_class(self, group: str, name: str) -> type:
         if group in ("transfer", "full"):
             return Task
+        if group == "dialogue":
+            return Talk
         if name not in self.reads:
             raise ValueError(suggest(name, self.reads, "objective"))
         return Weighted if name == "lcl" else Plain

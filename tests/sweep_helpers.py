@@ -22,6 +22,7 @@ import pytest
 from data.toyworld.spec import ToyworldSpec
 from data.toyworld.write import ensure_toyworld
 from experiments import sweep
+from experiments.columns import ALL_NINE
 from experiments.configuration import corpora
 from experiments.configuration.overrides import apply, parse
 from experiments.configuration.place import Place
@@ -32,7 +33,7 @@ from experiments.launching.machine import Launched, Machine
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import build_plan
 from experiments.planning.specs import PlannedRun
-from experiments.tables import ALL_NINE, TABLES
+from experiments.tables import TABLES
 from results import record
 from results.schema import Row, Status, Table
 

@@ -8,16 +8,45 @@ facebookresearch/mae, which parameters weight decay leaves alone.
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import nn
 
 from backbones.tower import add_drop_path, layer_scales
-from transfer.base import TransferConfig, TransferHead
+from transfer.base import TransferHead, VisionTuning
 from transfer.encoder import fingerprint
 from transfer.pictures import Tuned
 
 # Weight decay shrinks these. Norms, biases, queries, layer scales and the logit scale are parameters of other kinds.
 _DECAYED = (nn.Linear, nn.Embedding, nn.Conv2d)
+
+
+class Rates(Protocol):
+    """What grouping reads of the recipe of a head."""
+
+    @property
+    def lr(self) -> float:
+        """Of parts without initialisation."""
+        ...
+
+    @property
+    def lr_pretrained(self) -> float:
+        """Of a head's parts that come with weights."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Of weights of linear layers, embeddings and convolutions."""
+        ...
+
+
+class FullRates(Rates, Protocol):
+    """The same of a head and its encoder."""
+
+    @property
+    def vision(self) -> VisionTuning:
+        """Of the encoder."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +78,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
         )
 
 
-def frozen_transfer(head: TransferHead, encoder: nn.Module, config: TransferConfig) -> tuple[ParameterGroup, ...]:
+def frozen_transfer(head: TransferHead, encoder: nn.Module, config: Rates) -> tuple[ParameterGroup, ...]:
     """Freeze the encoder and group the head's parameters for the optimiser, each in exactly one group.
 
     Raises ValueError where the head holds parameters of the encoder: with zero gradients weight decay would still move
@@ -65,7 +94,7 @@ def frozen_transfer(head: TransferHead, encoder: nn.Module, config: TransferConf
     return _head_groups(head, config, {})
 
 
-def full_transfer(tuned: Tuned, config: TransferConfig) -> tuple[ParameterGroup, ...]:
+def full_transfer(tuned: Tuned, config: FullRates) -> tuple[ParameterGroup, ...]:
     """Let head and encoder train, the encoder with its own rates by layer; each parameter is in exactly one group."""
     tuned.requires_grad_(True)
     add_drop_path(tuned.vision, config.vision.drop_path)
@@ -91,7 +120,7 @@ def full_transfer(tuned: Tuned, config: TransferConfig) -> tuple[ParameterGroup,
     )
 
 
-def _head_groups(head: TransferHead, config: TransferConfig, without: Collection[int]) -> tuple[ParameterGroup, ...]:
+def _head_groups(head: TransferHead, config: Rates, without: Collection[int]) -> tuple[ParameterGroup, ...]:
     """New and pretrained parts of a head, apart by what weight decay shrinks; parameters with those ids left out."""
     warm = {id(parameter) for part in head.pretrained() for parameter in part.parameters()}
     decayed = _decayed(head)

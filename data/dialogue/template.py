@@ -1,24 +1,26 @@
-"""How a conversation is written: LLaVA-1.5's two templates, with what is learned marked in the text.
+"""How a conversation is written: LLaVA-1.5's two templates and a shorter one, with what is learned marked in the text.
 
 `plain`      stage 1: the picture, the answer, a newline; the question is thrown away; all of it is learned
 `vicuna_v1`  stage 2: a system sentence, then `USER: ... ASSISTANT: ...</s>` for every round; learned are the answers
              with the `</s>` after each
+`turns`      the same without the system sentence, our own: it takes half of what an embedded language model reads
 
 Source: haotian-liu/LLaVA, llava/conversation.py and llava/train/train.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
 from data.dialogue.conversation import Conversation
 
-Template = Literal["plain", "vicuna_v1"]
+Template = Literal["plain", "vicuna_v1", "turns"]
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
+_BEFORE: Mapping[Template, str] = {"plain": "", "vicuna_v1": f"{SYSTEM} ", "turns": ""}  # the first turn
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def written(conversation: Conversation, template: Template) -> list[Piece]:
         caption = conversation.rounds[0].answer + "\n"
         return [Mark.IMAGE, Text(caption, ((0, len(caption)),))]
     pieces: list[Piece] = []
-    before = f"{SYSTEM} "
+    before = _BEFORE[template]
     for number, each in enumerate(conversation.rounds):
         before += "USER: "
         if number == conversation.shown:
@@ -66,11 +68,12 @@ def written(conversation: Conversation, template: Template) -> list[Piece]:
     return pieces
 
 
-def asked(question: str, pictured: bool) -> list[Piece]:
-    """A question that is to be answered, as `vicuna_v1` writes it up to the answer."""
-    shown: list[Piece] = [Text(f"{SYSTEM} USER: ", ()), Mark.IMAGE]
-    before = "\n" if pictured else f"{SYSTEM} USER: "
-    return [*(shown if pictured else []), Text(f"{before}{question} ASSISTANT:", ())]
+def asked(question: str, pictured: bool, template: Template) -> list[Piece]:
+    """A question that is to be answered, as a template of stage 2 writes it up to the answer."""
+    begin = f"{_BEFORE[template]}USER: "
+    if not pictured:
+        return [Text(f"{begin}{question} ASSISTANT:", ())]
+    return [Text(begin, ()), Mark.IMAGE, Text(f"\n{question} ASSISTANT:", ())]
 
 
 def as_text(pieces: Sequence[Piece]) -> str:

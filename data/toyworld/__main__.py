@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from data.toyworld.dialogue import DialogueSpec, write_dialogue
+from data.toyworld.dialogue import write_dialogue
+from data.toyworld.spec import ToyDialogueSpec
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         description="Write pictures of four corners with LLaVA's conversations about them and questions to answer.",
     )
     made.add_argument("folder", type=Path, help="where to; it must not be there yet")
-    for each in fields(DialogueSpec):
+    for each in fields(ToyDialogueSpec):
         what = "draw of the corpus" if each.name == "seed" else f"pictures of {each.name}"
         made.add_argument(
             f"--{each.name}", type=int, default=each.default, metavar="N", help=f"{what} (default: %(default)s)"
@@ -30,13 +31,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
-    given = {each.name: getattr(options, each.name) for each in fields(DialogueSpec)}
+    given = {each.name: getattr(options, each.name) for each in fields(ToyDialogueSpec)}
     for name, value in given.items():
         if value < (name != "seed"):
             print(f"error: --{name} is at least {int(name != 'seed')}, got {value}", file=sys.stderr)
             return 2
     try:
-        write_dialogue(options.folder, DialogueSpec(**given))
+        write_dialogue(options.folder, ToyDialogueSpec(**given))
     except FileExistsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,41 +5,39 @@
     gqa/testdev_balanced_questions.json   what, where, which colour, how many
     pope/pictures/, gqa/pictures/     what both ask about
 
-Everything is a pure function of `DialogueSpec`; the folder appears under its name only when whole.
+Everything is a pure function of `ToyDialogueSpec`; the folder appears under its name only when whole.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from filelock import FileLock
 
 from data.seeds import generator
 from data.toyworld.corners import Quartet, render_quartets, sample_quartet
-from data.toyworld.questions import OPEN, SHORT, Kind, Negatives, ask, describe, pope
+from data.toyworld.questions import OPEN, SHORT, Negatives, ask, describe, pope, rounds
+from data.toyworld.spec import ToyDialogueSpec
 from data.toyworld.write import encoded
 
 PICTURES = "pictures"  # folder of a benchmark's pictures, beside its files
 Part = Literal["align", "tune", "test"]
-ASKED = "Describe the picture."  # of stage 1, which throws it away
-RECORDS = 4  # of stage 2 on one picture, of one round each: an embedded language model has 256 positions
+DESCRIBE = "Describe the picture."  # of stage 1, which throws it away, and of stage 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class DialogueSpec:
-    """Pictures of each part. 500 test pictures would make as many POPE questions as the benchmark has."""
-
-    seed: int = 0
-    align: int = 4_000
-    tune: int = 4_000
-    test: int = 300
+def ensure_dialogue(root: Path, spec: ToyDialogueSpec) -> None:
+    """Write the corpus of that spec below `root`, unless it is there. Raises OSError when the disk refuses."""
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{spec.folder_name}.lock"):  # two sweeps may begin at once
+        if not (root / spec.folder_name).exists():
+            write_dialogue(root / spec.folder_name, spec)
 
 
-def write_dialogue(folder: Path, spec: DialogueSpec) -> None:
+def write_dialogue(folder: Path, spec: ToyDialogueSpec) -> None:
     """Write the corpus. Raises FileExistsError where there is something of that name."""
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; name a folder that is not")
@@ -55,7 +53,7 @@ def write_dialogue(folder: Path, spec: DialogueSpec) -> None:
         raise
 
 
-def _pictures(root: Path, part: Part, spec: DialogueSpec) -> tuple[list[Quartet], list[str], np.random.Generator]:
+def _pictures(root: Path, part: Part, spec: ToyDialogueSpec) -> tuple[list[Quartet], list[str], np.random.Generator]:
     """Quartets of a part, the names of their pictures, which are written, and the stream to go on with."""
     rng = generator(spec.seed, "toyworld", "dialogue", part)
     quartets = [sample_quartet(rng) for _ in range(getattr(spec, part))]
@@ -69,23 +67,26 @@ def _pictures(root: Path, part: Part, spec: DialogueSpec) -> tuple[list[Quartet]
     return quartets, names, rng
 
 
-def _stage(root: Path, part: Literal["align", "tune"], spec: DialogueSpec) -> None:
+def _stage(root: Path, part: Literal["align", "tune"], spec: ToyDialogueSpec) -> None:
     quartets, names, rng = _pictures(root, part, spec)
     records = []
     for quartet, name in zip(quartets, names, strict=True):
-        if part == "align":
-            rounds = [(ASKED, describe(quartet))]
-        else:
-            kinds: Sequence[Kind] = rng.choice(get_args(Kind), RECORDS).tolist()
-            questions = [ask(quartet, kind, rng) for kind in kinds]
-            rounds = [(f"{each.text}\n{SHORT}", each.answer) for each in questions]
-        for asked, answer in rounds:
-            turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
-            records.append({"id": name.partition(".")[0], "image": f"{part}/{name}", "conversations": turns})
+        if part == "tune":
+            first, *others = rounds(quartet, rng)  # LLaVA's mix, too, asks for short answers in the first round alone
+            talk = [(f"{first.text}\n{SHORT}", first.answer), *((each.text, each.answer) for each in others)]
+            records.append(_record(f"{part}/{name}", talk))
+        records.append(_record(f"{part}/{name}", [(DESCRIBE, describe(quartet))]))
     _put(root / f"{part}.json", json.dumps(records, indent=1))
 
 
-def _tests(root: Path, spec: DialogueSpec) -> None:
+def _record(image: str, rounds: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+    """LLaVA's record of a conversation about a picture."""
+    turns = [{"from": who, "value": text} for each in rounds for who, text in zip(("human", "gpt"), each, strict=True)]
+    turns[0]["value"] = f"<image>\n{turns[0]['value']}"
+    return {"id": Path(image).stem, "image": image, "conversations": turns}
+
+
+def _tests(root: Path, spec: ToyDialogueSpec) -> None:
     quartets, names, rng = _pictures(root, "test", spec)
     for negatives in get_args(Negatives):
         asked = pope(quartets, negatives, rng)

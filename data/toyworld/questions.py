@@ -15,6 +15,7 @@ Kind = Literal["what", "where", "colour", "count", "there"]
 OPEN: tuple[Kind, ...] = get_args(Kind)[:-1]  # kinds of questions that are not answered by yes or no
 Negatives = Literal["random", "popular", "adversarial"]
 SHORT = "Answer the question using a single word or phrase."  # LLaVA's prompt for short answers
+ROUNDS = 4  # of a conversation: an embedded language model has 256 positions
 ASKED_EACH = 3  # things that are there, and as many that are not, about which POPE asks for a picture
 
 
@@ -37,7 +38,7 @@ def ask(quartet: Quartet, kind: Kind, rng: np.random.Generator) -> Question:
         case "where":
             return Question(kind, f"Where are the {thing}?", corner)
         case "colour":
-            return Question(kind, f"What colour are the {thing}?", colour)
+            return Question(kind, f"Which colour is in the {corner} corner?", colour)
         case "count":
             asked = colour if rng.random() < 0.75 else str(rng.choice(tuple(COLOURS)))
             return Question(kind, f"How many patterns are {asked}?", str(quartet.colours.count(asked)))
@@ -45,6 +46,15 @@ def ask(quartet: Quartet, kind: Kind, rng: np.random.Generator) -> Question:
             absent = [each for each in THINGS if each not in quartet.things]
             there = bool(rng.random() < 0.5)
             return is_there(thing if there else str(rng.choice(absent)), there)
+
+
+def rounds(quartet: Quartet, rng: np.random.Generator) -> list[Question]:
+    """Questions of all kinds about a picture for one conversation, none of them twice."""
+    asked: dict[str, Question] = {}
+    while len(asked) < ROUNDS:
+        question = ask(quartet, rng.choice(get_args(Kind)), rng)
+        asked.setdefault(question.text, question)
+    return list(asked.values())
 
 
 def is_there(thing: str, there: bool) -> Question:

@@ -38,6 +38,26 @@ class ToyworldSpec:
         return f"{PREFIX}{self.digest}"
 
 
+DIALOGUE_FORMAT = 2  # bump when the same ToyDialogueSpec would write different bytes
+DIALOGUE_BENCHMARKS = ("gqa", "pope")  # in whose form the embedded dialogue corpus asks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyDialogueSpec:
+    """Pictures of each part of the embedded dialogue corpus. 500 of test would make as many questions as POPE has."""
+
+    seed: int = 0
+    align: int = 4_000
+    tune: int = 4_000
+    test: int = 300
+
+    @property
+    def folder_name(self) -> str:
+        """Where the corpus of this spec lies below a folder of corpora; equal specs write equal bytes."""
+        text = json.dumps({"dialogue": DIALOGUE_FORMAT, **asdict(self)}, sort_keys=True)
+        return f"{PREFIX}dialogue-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 def is_embedded(digest: str) -> bool:
     """Whether the fingerprint of a folder, as plans hold it, is that of a part of an embedded corpus."""
     return digest.startswith(PREFIX)

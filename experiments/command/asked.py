@@ -68,7 +68,7 @@ def check_precision(config: RunConfig) -> None:
 
 def published_settings(options: Namespace) -> dict[str, str]:
     """Settings of the command line that are published with a table: not where data lies, nor those of a cluster."""
-    places = {f"data.{name}" for name in (*FOLDERS, "tokenizer")}
+    places = {f"data.{name}" for name in (*FOLDERS, "tokenizer", "dialogue", "llm")}
     private = ("slurm.", "data.called.")
     changes = parse(options.set).items()
     return {key: value for key, value in changes if key not in places and not key.startswith(private)}

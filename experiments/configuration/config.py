@@ -1,7 +1,7 @@
 """Everything a run depends on, as frozen dataclasses. Values live in recipe.py beside this file, none here is a choice.
 
 Fields can be changed with `--set group.field=value` (overrides.py). Settings of objectives and of transfer
-tasks are declared by those packages; `objectives`, `transfer` and `full` hold only what was changed in them.
+tasks are declared by those packages; `objectives`, `transfer`, `full` and `dialogue` hold only what was changed there.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from experiments.configuration.slurm import SlurmConfig
 Precision = Literal["auto", "bf16", "fp32"]
 Algorithm = Literal["adamw", "muon"]
 SCRATCH = "scratch"
-TEXT_LM = "text_lm"
-LLM = "llm"
+TEXT_LM: Literal["text_lm"] = "text_lm"
+LLM: Literal["llm"] = "llm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ class DataConfig:
     coco: Path | None = None  # COCO: tests retrieval and captioning
     flickr30k: Path | None = None  # tests retrieval
     nocaps: Path | None = None  # tests captioning
+    dialogue: Path | None = None  # LLaVA's conversations, their pictures and the benchmarks (docs/dialogue.md)
     called: OwnNames = OwnNames()  # test sets that are not the benchmarks their fields are named after
     toyworld_seed: int = 0  # which draw of the embedded corpus stands in for folders that are not set
     toyworld_redundancy: float = 0.9  # how often its texts name what their pictures show, 0 to 1
@@ -194,6 +195,7 @@ class LanguageModels:
 
     retrieve: str  # the text tower of retrieval
     caption: str  # what writes captions
+    dialogue: Literal["text_lm", "llm"]  # what is tuned to converse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +210,7 @@ class RunConfig:
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # objective -> changed field -> value
     transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> changed field -> value
     full: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the same, in rows of full transfer only
+    dialogue: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stage of dialogue -> the same
     # Of the heads and the order of transfer in every row; none: the seed of the row's pre-training.
     transfer_seed: int | None = None
     distributed: DistributedConfig = DistributedConfig()

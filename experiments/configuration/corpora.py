@@ -15,7 +15,9 @@ from data.readers.index import digest_shards, list_shards
 from data.toyworld.rules import DocumentRules
 from data.toyworld.spec import ToyworldSpec, is_embedded
 from experiments.configuration.config import DataConfig, RunConfig
+from experiments.configuration.dialogue import dialogue_digests, embedded_dialogue
 from experiments.configuration.overrides import ConfigError, suggest
+from transfer.dialogue.scoring.base import NAMES
 
 SOURCES = ("mmc4", "laion", "mmc4_pair", "obelics")  # fields of DataConfig that are corpora
 FOLDERS = (*SOURCES, "imagenet", "retrieval_train", "caption_train", "coco", "flickr30k", "nocaps")
@@ -142,7 +144,10 @@ def own_sets(data: DataConfig) -> dict[str, str]:
     """Test sets read from folders of the user's: field of DataConfig -> its name, "" for the benchmark itself."""
     folders = {field.name: getattr(data, field.name) for field in fields(data.called)}
     own = [name for name, folder in folders.items() if folder is not None and not is_embedded(folder.parent.name)]
-    return {name: getattr(data.called, name) or "" for name in own}
+    found = {name: getattr(data.called, name) or "" for name in own}
+    if data.dialogue is not None and not is_embedded(data.dialogue.name):
+        found |= dict.fromkeys(NAMES, "")  # a set that is not complete is refused: experiments/launching/dialogue.py
+    return found
 
 
 def digests(data: DataConfig) -> Mapping[str, str]:
@@ -163,6 +168,8 @@ def digests(data: DataConfig) -> Mapping[str, str]:
         folder = getattr(data, name)
         if folder is not None:
             found[name] = _corpus(folder) if name in SOURCES else _folder(name, folder)
+    if data.dialogue is not None:
+        found |= dialogue_digests(data.dialogue, NAMES)
     if data.tokenizer is not None:
         local = Path(data.tokenizer)
         found["tokenizer"] = _folder("tokenizer", local) if local.is_dir() else data.tokenizer
@@ -199,6 +206,9 @@ def with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConf
     free = [name for name in FOLDERS if getattr(config.data, name) is None and name != "mmc4_pair"]
     folders: dict[str, Any] = {name: folder / name for name in free}
     known = {**given, **{name: f"{spec.folder_name}/{name}" for name in free}}
+    if config.data.dialogue is None:
+        talk, parts = embedded_dialogue(config.data.toyworld_seed)
+        folders["dialogue"], known = runs / "shared" / "corpora" / talk.folder_name, {**known, **parts}
     return replace(config, data=replace(config.data, **folders)), known
 
 

@@ -2,7 +2,8 @@
 
 Keys are those of `experiments.configuration.config.RunConfig`. `objectives.<name>.<field>` and
 `transfer.<task>.<field>` reach the Config of an objective or of a transfer task, `full.<task>.<field>` that of a task
-in rows of full transfer; its module is imported when such a key is met and not before.
+in rows of full transfer, `dialogue.<stage>.<field>` a stage of multimodal dialogue; the module is imported when such a
+key is met and not before.
 """
 
 import difflib
@@ -23,9 +24,15 @@ NAMED = {
     "objectives": "objectives.lcl.contrast_weight=1.0",
     "transfer": "transfer.classify.epochs=5",
     "full": "full.classify.vision.lr=3e-5",
+    "dialogue": "dialogue.tune.epochs=2",
 }
 # Where their Configs are registered.
-REGISTRIES = {"objectives": "objectives", "transfer": "transfer", "full": "transfer"}
+REGISTRIES = {
+    "objectives": "objectives",
+    "transfer": "transfer",
+    "full": "transfer",
+    "dialogue": "transfer.dialogue",
+}
 
 
 class ConfigError(ValueError):
@@ -60,7 +67,7 @@ def apply(config: RunConfig, changes: Mapping[str, Any], look_up: LookUp | None 
     """The configuration with these dotted keys changed.
 
     changes: text is parsed by the type of its field; other values must be of that type already.
-    look_up: (group, name) -> Config class of an objective or transfer task; default: the registries.
+    look_up: (group, name) -> Config class of an objective, transfer task or stage; default: the registries.
 
     Raises ConfigError naming the key for an unknown key, a value of another type, or one that the config refuses.
     """

@@ -12,7 +12,6 @@ class Place:
 
     runs: Path
     data: DataConfig
-    dialogue: Path | None = None  # conversations and benchmarks of multimodal dialogue (docs/dialogue.md)
 
     @property
     def shared(self) -> Path:

@@ -59,7 +59,8 @@ class Launcher(Protocol):
 
 def ordered(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Runs others wait for, then transfers; the longer ones first, so that the last to end are short."""
-    return sorted(runs, key=lambda run: (run.kind is Kind.TRANSFER, -run.weight))  # stable: in order of the table
+    later = (Kind.TRANSFER, Kind.DIALOGUE)
+    return sorted(runs, key=lambda run: (run.kind in later, -run.weight))  # stable: in order of the table
 
 
 def startable(waiting: Sequence[PlannedRun], running: Sequence[PlannedRun] = ()) -> list[PlannedRun]:

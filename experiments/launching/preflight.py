@@ -20,8 +20,9 @@ from experiments.configuration.config import LLM, DataConfig, Precision, RunConf
 from experiments.configuration.corpora import Part, embedded_corpus, get_corpus, get_task
 from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.place import Place
+from experiments.launching.dialogue import check_dialogue
 from experiments.launching.feature_budget import refuse_large
-from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec, TransferSpec
+from experiments.planning.specs import CorpusSpec, DialogueSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
 from results.schema import COVERAGE_COUNTS, Table
 
@@ -132,7 +133,7 @@ def _say_skipped(split: Split, field: str) -> None:
 
 
 def check(missing: Sequence[PlannedRun], place: Place) -> None:
-    """Write the embedded corpus if it is used, look at every corpus and every picture of a downstream set, find the
+    """Write the embedded corpora that are used, look at every corpus and every picture of a downstream set, find the
     language model and Java.
 
     Raises NotReady, CorpusError, ConfigError where cached features are over their budget, or OSError when the disk is
@@ -140,8 +141,10 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
     """
     spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
-    if any(is_embedded(digest) for run in missing for digest in run.spec.inputs.values()):
+    others = [run.spec for run in missing if not isinstance(run.spec, DialogueSpec)]  # which has a corpus of its own
+    if any(is_embedded(digest) for each in others for digest in each.inputs.values()):
         ensure_toyworld(place.shared / "corpora", spec)
+    check_dialogue(missing, place)
     refuse_large(missing, place)
     trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
     for corpus in dict.fromkeys(trained):

@@ -25,10 +25,11 @@ from experiments.launching.queue import Job, SlurmError
 from experiments.launching.states import COLLATE, UNDER_WAY, Submission, look
 from experiments.launching.task import Collate, Task
 from experiments.launching.worker import environment
-from experiments.planning.specs import PlannedRun, TransferSpec, ranks
+from experiments.planning.specs import PlannedRun, ranks, stage_of
 from experiments.running import source
 from experiments.running.attempts import Held, claim
 from results.record import write_atomic
+from results.schema import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ def _stages(
     """
     stages: dict[tuple[str, int], list[PlannedRun]] = {}
     for run in runs:
-        stage = run.spec.task if isinstance(run.spec, TransferSpec) else "pretrain"
+        stage = stage_of(run.spec) if run.kind in (Kind.TRANSFER, Kind.DIALOGUE) else "pretrain"
         stages.setdefault((stage, ranks(run.spec, shared)), []).append(run)
     order = {run.run_id: place for place, run in enumerate(runs)}
     for key, members in sorted(stages.items(), key=lambda each: bool(each[1][0].needs)):

@@ -33,6 +33,14 @@ class TaskFacts:
     in_full: Mapping[str, Any]  # settings that full transfer has otherwise
 
 
+@dataclass(frozen=True)
+class StageFacts:
+    """What a stage of multimodal dialogue declares."""
+
+    default: Any  # its recipe, the paper's values
+    protocol: int
+
+
 class Catalogue(Protocol):
     """Look-ups by name. Each raises ValueError with a suggestion for an unknown name."""
 
@@ -44,12 +52,16 @@ class Catalogue(Protocol):
         """Declarations of a transfer task."""
         ...
 
+    def stage(self, name: str) -> StageFacts:
+        """Declarations of a stage of dialogue."""
+        ...
+
     def size(self, name: str) -> Any:
         """The pair of backbones of that name, a dataclass with the fields `vision` and `language`."""
         ...
 
     def config_class(self, group: str, name: str) -> type:
-        """Config class of an objective (group "objectives") or of a transfer task ("transfer" and "full")."""
+        """Config class of an objective (group "objectives"), a transfer task ("transfer" and "full") or a stage."""
         ...
 
 
@@ -66,6 +78,11 @@ class Suite:
         found = importlib.import_module("transfer.registry").get(name)
         return TaskFacts(found.Config(), found.protocol, found.reads_text, found.generates, found.in_full)
 
+    def stage(self, name: str) -> StageFacts:
+        """Declarations of a stage of dialogue; imports its recipe."""
+        found = importlib.import_module("transfer.dialogue.registry").get(name)
+        return StageFacts(found.default, importlib.import_module("transfer.dialogue.recipe").PROTOCOL)
+
     def size(self, name: str) -> Any:
         """A size of backbones/sizes.py."""
         from backbones.sizes import SIZES
@@ -76,6 +93,6 @@ class Suite:
         return SIZES[name]
 
     def config_class(self, group: str, name: str) -> type:
-        """Config class of a registered objective or task."""
+        """Config class of a registered objective, task or stage."""
         found: type = importlib.import_module(f"{REGISTRIES[group]}.registry").get(name).Config
         return found

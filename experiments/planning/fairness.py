@@ -41,7 +41,8 @@ def undeclared_differences(a: Resolved, b: Resolved, stage: str = PRETRAIN) -> D
     declared = _declared(a, b, stage)
     found = {key: pair for key, pair in _differences(a, b, stage).items() if not _covered(key, declared)}
     left, right = a.stages[stage].plain, b.stages[stage].plain
-    inputs = [{name: value for name, value in spec["inputs"].items() if name != "encoder"} for spec in (left, right)]
+    own = ("encoder", "align")  # runs of the row's own
+    inputs = [{name: value for name, value in spec["inputs"].items() if name not in own} for spec in (left, right)]
     same_data = stage != PRETRAIN or (a.row.data == b.row.data and _both_trained(a, b))
     if same_data and inputs[0] != inputs[1]:
         found["inputs"] = inputs[0], inputs[1]

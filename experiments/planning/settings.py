@@ -62,7 +62,9 @@ def settings(first: str, catalogue: Catalogue) -> Iterator[Setting]:
 
 
 def _config(group: str, name: str, config: RunConfig, catalogue: Catalogue) -> Any:
-    """The Config of an objective or a transfer task as a scale has it."""
+    """The Config of an objective, a transfer task or a stage of dialogue as a scale has it."""
+    if group == "dialogue":
+        return change(catalogue.stage(name).default, config.dialogue.get(name, {}), f"dialogue.{name}")
     if group == "objectives":
         return change(catalogue.objective(name).default, config.objectives.get(name, {}), f"objectives.{name}")
     task = catalogue.task(name)

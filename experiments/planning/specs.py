@@ -171,6 +171,13 @@ _CLASSES: Mapping[Kind, type[Spec]] = {
 }
 
 
+def stage_of(spec: Spec) -> str:
+    """What tables and boards call it: "pretrain", "text_lm", a transfer task, "align", or "dialogue" for stage 2."""
+    if isinstance(spec, TransferSpec):
+        return spec.task
+    return "align" if isinstance(spec, DialogueSpec) and spec.stage == "align" else spec.kind.value
+
+
 def to_plain(spec: Spec) -> dict[str, Any]:
     """The JSON form of a spec, with its kind."""
     return {"kind": spec.kind.value, **plain(spec, spec.label)}

@@ -23,7 +23,8 @@ def likeness(spec: Mapping[str, Any]) -> Likeness:
     """What a run's cost for each image depends on, as far as a spec says it."""
     objective, data = spec.get("objective"), spec.get("data")
     pairs = get_corpus(data["name"]).pairs if data else None
-    return (spec["kind"], objective and objective["name"], pairs, spec.get("task"), spec.get("mode"))
+    task = spec.get("task", spec.get("stage"))
+    return (spec["kind"], objective and objective["name"], pairs, task, spec.get("mode"))
 
 
 def device(env: Mapping[str, str]) -> str:

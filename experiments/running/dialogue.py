@@ -5,6 +5,7 @@ folder, beside those to the same questions about another picture.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbones.build import init_stream
+from backbones.tower import BeforeLast
 from data.dialogue.conversation import Flawed, read_conversations
 from data.dialogue.example import Example, SpanTokenizer, tokenised
 from data.dialogue.template import Mark, Piece, asked, fits, written
@@ -23,23 +25,25 @@ from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import DialogueSpec
 from experiments.running.fit import Optimisation, fit
+from experiments.running.optim import Group, matrices_of
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.training import decided, device
-from experiments.running.transfer import named_llm, optimised, trained_on_text
+from experiments.running.transfer import named_llm, trained_on_text
 from experiments.running.world import load_encoder, save_module
 from results.schema import BLIND, FULL, metric_key
 from transfer.base import TextModel
 from transfer.dialogue.answer import answered, answers
 from transfer.dialogue.head import AlignHead, TalkHead, TuneHead
-from transfer.dialogue.recipe import PICTURES, Stage
+from transfer.dialogue.recipe import PICTURES, STAGES, Algorithm, Align, Stage, Tune
 from transfer.dialogue.scoring.answers import check_join, read_answers
-from transfer.dialogue.scoring.base import Benchmark, Verdict
+from transfer.dialogue.scoring.base import NAMES, Benchmark, Question, Verdict
 from transfer.dialogue.scoring.registry import BENCHMARKS
 from transfer.dialogue.stream import Pictures, TalkStream
 from transfer.encoder import Encoder
-from transfer.freeze import frozen_transfer, full_transfer, unchanged
+from transfer.freeze import ParameterGroup, frozen_transfer, full_transfer, unchanged
 from transfer.metrics.shuffled import another
 from transfer.pictures import BehindFrozen, Tuned
+from transfer.samples import Sample, data_uri, sampled
 
 PROJECTOR_FILE = "projector.safetensors"
 ASKED_AT_ONCE = 512  # questions whose answers are written together
@@ -49,10 +53,10 @@ class Dialogue:
     """A stage, step by step: made ready, fitted, scored."""
 
     def __init__(self, spec: DialogueSpec, place: Place, run: Owned) -> None:
-        assert place.dialogue is not None  # without it nothing was planned
-        self.spec, self.place, self.run, self.folder = spec, place, run, place.dialogue
-        self.stage: Stage = from_plain(Stage, spec.recipe, f"dialogue {spec.stage}")
-        self.encoder = None if spec.mode == BLIND else load_encoder(place, spec.inputs["encoder"])
+        assert place.data.dialogue is not None  # without it nothing was planned
+        self.spec, self.place, self.run, self.folder = spec, place, run, place.data.dialogue
+        self.stage: Align | Tune = from_plain(type(STAGES[spec.stage]), spec.recipe, f"dialogue {spec.stage}")
+        self.encoder = None if spec.mode == BLIND else _reads(load_encoder(place, spec.inputs["encoder"]), self.stage)
         self.vision = nn.Module() if self.encoder is None else self.encoder.module.to(device())
         self.text: TextModel = (
             named_llm(place, spec.inputs[LLM])
@@ -84,7 +88,7 @@ class Dialogue:
             pictures=None if encoder is None else self._pictures(encoder, self.folder / "images"),
             workers=self.workers,
         )
-        outcome.images_seen = round((self.stage.epochs or 0) * sum(name is not None for name in names))
+        outcome.images_seen = round(self.stage.epochs * sum(name is not None for name in names))
         optimisation = Optimisation(
             warmup_steps=round(self.stage.warmup * stream.steps),
             betas=self.stage.betas,
@@ -93,12 +97,13 @@ class Dialogue:
             precision=decided(self.spec.precision),
         )
         fitting: dict[str, Any] = {"run": self.run, "seed": self.spec.seed}
-        if encoder is not None and self.spec.mode == FULL:
+        if encoder is not None and self.spec.mode == FULL and isinstance(self.stage, Tune):
             tuned = Tuned(head, encoder)
-            outcome.metrics |= fit(tuned, stream, optimised(full_transfer(tuned, self.stage)), optimisation, **fitting)
+            groups = by_algorithm(full_transfer(tuned, self.stage), tuned, self.stage.matrices)
+            outcome.metrics |= fit(tuned, stream, groups, optimisation, **fitting)
             return
         module = head if encoder is None else BehindFrozen(head, encoder)
-        groups = optimised(frozen_transfer(module, self.vision, self.stage))
+        groups = by_algorithm(frozen_transfer(module, self.vision, self.stage), module, self.stage.matrices)
         with unchanged(self.vision):
             outcome.metrics |= fit(module, stream, groups, optimisation, **fitting)
 
@@ -114,15 +119,37 @@ class Dialogue:
         outcome.metrics[metric_key(name, benchmark.metric)] = _value(benchmark, found)
         outcome.metrics |= {metric_key(name, key): value for key, value in benchmark.more(_totals(found)).items()}
         outcome.scores += [
-            {"dataset": name, "item_id": each.item_id, "group_id": each.group_id, benchmark.metric: 100 * each.score,
-             "prediction": each.parsed}
+            {"dataset": name, "item_id": each.item_id, "group_id": each.group_id, "prediction": each.parsed}
+            | benchmark.kept(each)
             for each in found
-        ]  # fmt: skip
+        ]
+        outcome.samples += self._samples(benchmark, release, questions, found)
         if self.encoder is not None and len(images) > 1:
             other = another(images)
             moved = [{**line, "image": other.get(line["image"])} for line in lines]
             shuffled = self._answered(head, benchmark, release, moved, questions, "shuffled")
             outcome.metrics[metric_key(name, f"shuffled_{benchmark.metric}")] = _value(benchmark, shuffled)
+
+    def _samples(
+        self, benchmark: Benchmark, release: Path, questions: Mapping[str, Question], found: Sequence[Verdict]
+    ) -> list[Mapping[str, Any]]:
+        """Some questions about pictures with what was said, to be looked at."""
+        shown = [each for each in found if questions[each.item_id].asked.image is not None]
+        made: list[Mapping[str, Any]] = []
+        for verdict in (shown[place] for place in sampled([each.item_id for each in shown])):
+            question = questions[verdict.item_id]
+            picture = open_image((release / PICTURES / str(question.asked.image)).read_bytes())
+            text, _, _ = question.asked.text.rpartition("\n")  # the last line asks for the form of the answer
+            sample = Sample(
+                item_id=verdict.item_id,
+                meant=f"{text} {question.answer}",
+                said=(verdict.parsed,),
+                right=(verdict.score == 1,),
+                score=100 * verdict.score,
+                metric=benchmark.metric,
+            )
+            made.append({"dataset": release.name, **asdict(sample), "picture": data_uri(picture)})
+        return made
 
     def _answered(
         self,
@@ -133,6 +160,8 @@ class Dialogue:
         questions: Mapping[str, Any],
         folder: str,
     ) -> Sequence[Verdict]:
+        stage = self.stage
+        assert isinstance(stage, Tune)  # the first is not scored
         path = self.run.folder / folder / f"{release.name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         tokens = self._tokens(release / PICTURES)
@@ -141,10 +170,10 @@ class Dialogue:
             self.run.progress.write(note=f"{folder} {release.name}")
             names = [line["image"] for line in some]
             examples = [
-                self._example(line["question_id"], asked(line["text"], name is not None))
+                self._example(line["question_id"], asked(line["text"], name is not None, stage.template))
                 for line, name in zip(some, names, strict=True)
             ]
-            return answers(head, self.text.tokenizer, examples, names, tokens, self.stage.answer_tokens)
+            return answers(head, self.text.tokenizer, examples, names, tokens, stage.answer_tokens)
 
         self.run.may_write()
         answered(path, lines, answer, ASKED_AT_ONCE)
@@ -183,7 +212,7 @@ class Dialogue:
         def load(name: str) -> Image.Image:
             return open_image((folder / name).read_bytes())
 
-        return Pictures(load, encoder.transform, pads=self.stage.template == "vicuna_v1")
+        return Pictures(load, encoder.transform, pads=self.spec.stage == "tune")
 
     def _tokens(self, folder: Path) -> Callable[[Sequence[str | None]], Tensor]:
         encoder = self.encoder
@@ -210,7 +239,28 @@ def dialogue(spec: DialogueSpec, place: Place, run: Owned) -> Outcome:
         return outcome
     for name in spec.benchmarks:
         made.score(head, name, outcome)
+    for name in set(NAMES).difference(spec.benchmarks):
+        why = f"data.dialogue has no folder {name!r} with its release"
+        outcome.unavailable[metric_key(name, BENCHMARKS[name].metric)] = why
     return outcome
+
+
+def by_algorithm(groups: Sequence[ParameterGroup], module: nn.Module, matrices: Algorithm) -> list[Group]:
+    """Groups of transfer/freeze.py as `fit` takes them. matrices: trains weights of linear layers, AdamW the rest."""
+    linear = matrices_of(module)
+    found: list[Group] = []
+    for group in groups:
+        kinds: tuple[tuple[Algorithm, bool], ...] = ((matrices, True), ("adamw", False))
+        for algorithm, own in kinds:
+            params = [each for each in group.parameters.values() if (id(each) in linear) == own]
+            if params:
+                found.append(Group(params=params, algorithm=algorithm, peak=group.lr, weight_decay=group.weight_decay))
+    return found
+
+
+def _reads(encoder: Encoder, stage: Stage) -> Encoder:
+    """The encoder as far as the stage reads it."""
+    return encoder if stage.select_layer == -1 else replace(encoder, module=BeforeLast(encoder.module))
 
 
 def _totals(verdicts: Sequence[Verdict]) -> Any:

@@ -54,6 +54,12 @@ def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, matri
     ]
 
 
+def matrices_of(module: nn.Module) -> set[int]:
+    """Ids of the weights of linear layers, as `parameter_groups` takes them: a tied head is an embedding."""
+    embedded = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
+    return {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)} - embedded
+
+
 def optimizers(groups: Sequence[Group], betas: tuple[float, float], eps: float) -> list[Optimizer]:
     """One optimiser for each algorithm that the groups name; `betas` and `eps` are AdamW's, Muon keeps torch's own."""
     makers: Mapping[Algorithm, Callable[[Iterable[dict[str, object]]], Optimizer]] = {

@@ -6,9 +6,10 @@ from statistics import fmean
 
 from results.frame import Filled
 from results.samples import Image, Said, Samples
-from results.schema import Row
+from results.schema import Kind, Row
 
 SHOWN = 4  # images of a task and test set
+SHOWN_OF_DIALOGUE = 10  # questions of a benchmark: an answer of a word or two takes little room
 
 ABOUT = (
     "The same images in every row, chosen by their ids alone; of these {shown} of {kept}, from the one that the rows "
@@ -65,10 +66,12 @@ def _gallery(stage: str, dataset: str, images: dict[Image, Told], samples: Sampl
 
     retrieved = any(said.right for told in images.values() for _, _, said in told)
     ordered = sorted(images, key=ease, reverse=True)
-    last = min(SHOWN, len(ordered)) - 1
+    asked = stage == Kind.DIALOGUE
+    last = min(SHOWN_OF_DIALOGUE if asked else SHOWN, len(ordered)) - 1
     chosen = [ordered[round(place * (len(ordered) - 1) / last) if last else 0] for place in range(last + 1)]
+    title = f"Captions {'retrieved' if retrieved else 'written'} for images of {dataset} ({stage})"
     return Gallery(
-        title=f"Captions {'retrieved' if retrieved else 'written'} for images of {dataset} ({stage})",
+        title=f"Answers to questions in the form of {dataset} ({stage})" if asked else title,
         about=ABOUT.format(shown=len(chosen), kept=len(ordered)),
         images=tuple(
             Pictured(image[1], samples.pictures[image][1], samples.pictures[image][0], _answers(images[image]))

@@ -1,7 +1,7 @@
 """How encoders were transferred: frozen and full apart, each protocol with its numbers, from the specs of the runs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from results.frame import Filled
 from results.markdown import escape, plain_value
 from results.page.settings import finished
 from results.page.words import listed
-from results.schema import BLIND, COVERAGE_COUNTS, FULL, Kind, Mode, RunRecord
+from results.schema import BLIND, COVERAGE_COUNTS, FULL, Column, Kind, Mode, Row, RunRecord, Table
 
 TITLES: Mapping[Mode, str] = {"frozen": "Frozen transfer", "full": "Full transfer"}
 # What is said of a protocol, in this order; of the encoder in full transfer only.
@@ -19,16 +19,18 @@ VISION = ("lr", "layer_decay", "weight_decay", "drop_path")
 
 def by_mode(filled: Filled) -> dict[Mode, Filled]:
     """The rows of each mode as a table of their own; captions without an image stand with the frozen encoders."""
-    modes: dict[Mode, list[str]] = defaultdict(list)
+    modes: dict[Mode, list[Row]] = defaultdict(list)
     for row in filled.rows:
-        modes["frozen" if row.mode == BLIND else row.mode].append(row.label)
-    return {
-        mode: Filled(
-            replace(filled.table, rows=tuple(row for row in filled.table.rows if row.label in labels)),
-            filled.publication,
-        )
-        for mode, labels in modes.items()
-    }
+        modes["frozen" if row.mode == BLIND else row.mode].append(row)
+
+    def part(rows: Sequence[Row]) -> Table:
+        def asked(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+            return tuple(column for column in columns if any(map(column.asked_of, rows)))
+
+        table = filled.table
+        return replace(table, rows=tuple(rows), columns=asked(table.columns), more_columns=asked(table.more_columns))
+
+    return {mode: Filled(part(rows), filled.publication) for mode, rows in modes.items()}
 
 
 ABOUT = (

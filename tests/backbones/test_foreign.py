@@ -15,7 +15,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, 
 from backbones.foreign import openclip
 from backbones.foreign.source import Preprocess, load, parse, rebuild
 from backbones.foreign.weights import read_weights
-from backbones.tower import Tower, add_drop_path, layer_scales
+from backbones.tower import BeforeLast, Tower, add_drop_path, layer_scales
+from transfer.pictures import gradient_norm
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2,
          "image_size": 32, "patch_size": 8}  # fmt: skip
@@ -211,6 +212,19 @@ def test_every_tower_shows_its_blocks_final_norm_and_branches(tmp_path: Path, sm
         tower.train()
         # With all branches but the first block's dropped, a block gives what it got.
         assert not torch.equal(tower.tokens(pixels), plain), name
+
+
+def test_tokens_of_the_block_before_the_last_are_what_the_last_one_reads(tmp_path: Path, small_clip: str) -> None:
+    towers = every(tmp_path, small_clip)
+    for name, tower in towers.items():
+        cut, pictures = BeforeLast(tower), images(tower.image_size)
+        found = cut.tokens(pictures)
+        assert found.shape == tower.tokens(pictures).shape == (len(pictures), cut.num_prefix_tokens + cut.num_patches,
+                                                               cut.width), name  # fmt: skip
+        found.sum().backward()
+        assert all(gradient_norm(block) > 0 for block in cut.blocks), name
+        assert len(cut.blocks) == len(tower.blocks) - 1 and gradient_norm(tower.blocks[-1]) == 0, name
+        assert not tower.blocks[-1]._forward_pre_hooks, name
 
 
 @torch.no_grad()

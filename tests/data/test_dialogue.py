@@ -15,7 +15,7 @@ from data.batch import TokenType
 from data.dialogue.conversation import Conversation, Flaw, Round, read_conversations
 from data.dialogue.example import tokenised
 from data.dialogue.order import batches
-from data.dialogue.template import SYSTEM, as_text, fits, written
+from data.dialogue.template import SYSTEM, as_text, asked, fits, written
 from data.errors import CorpusError
 from data.tokenizer import Tokenizer
 
@@ -65,6 +65,15 @@ def test_a_marker_goes_to_the_front_of_its_turn(read):
     assert as_text(written(later, "vicuna_v1")) == (
         f"{SYSTEM} USER: Hello ASSISTANT: Hi</s>USER: <image> ASSISTANT: A cup</s>"
     )
+
+
+@pytest.mark.parametrize("template", ["vicuna_v1", "turns"])
+def test_a_question_is_asked_as_it_was_learned(read, template):
+    for image in ("there.jpg", None):
+        question = "<image>\nWhat is it?" if image else "What is it?"
+        learned = as_text(written(read(record([question, "A cup"], image=image)), template))
+        assert learned == f"{as_text(asked('What is it?', image is not None, template))} A cup</s>"
+        assert learned.startswith(SYSTEM) == (template == "vicuna_v1")
 
 
 def test_the_plain_template_throws_the_question_away(read):

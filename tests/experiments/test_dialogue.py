@@ -5,14 +5,15 @@ import json
 import pytest
 from llm_helpers import MODELS, saved
 
-from data.toyworld.dialogue import DialogueSpec, write_dialogue
+from data.toyworld.dialogue import write_dialogue
+from data.toyworld.spec import ToyDialogueSpec
 from experiments import dialogue
 from experiments.configuration.corpora import with_embedded
 from experiments.configuration.place import Place
-from experiments.configuration.recipe import DIALOGUE, get_scale
+from experiments.configuration.recipe import get_scale
 from experiments.launching.preflight import with_precision
 from experiments.planning.catalogue import Suite
-from experiments.planning.plan import Resolver
+from experiments.planning.resolver import Resolver
 from experiments.running.lifecycle import execute
 from results import record
 from results.schema import Row, Status
@@ -27,21 +28,21 @@ def place(tmp_path_factory):
     made = Resolver(config, Suite(), known).pretrain(config, row, 0)
     made.written.save(folder / "runs" / made.run_id)
     assert execute(made.run_id, Place(runs=folder / "runs", data=config.data), "tiny") is Status.DONE
-    write_dialogue(folder / "toy", DialogueSpec(align=24, tune=6, test=2))
+    write_dialogue(folder / "toy", ToyDialogueSpec(align=24, tune=6, test=2))
     saved(folder / "llm", MODELS["own head"]())
     return folder, made.run_id
 
 
 @pytest.fixture
-def run(place, monkeypatch):
+def run(place):
     folder, encoder = place
-    small = {"epochs": 1.0, "batch": 8, "longest": 640}  # a tokenizer of almost nothing but bytes
-    stages = {"align": small, "tune": {**DIALOGUE["tiny"]["tune"], **small, "answer_tokens": 2}}
-    monkeypatch.setitem(DIALOGUE, "tiny", stages)
+    small = {"epochs": 1, "batch": 8, "longest": 640}  # a tokenizer of almost nothing but bytes
+    changes = [f"dialogue.{stage}.{key}={value}" for stage in ("align", "tune") for key, value in small.items()]
+    sets = [part for change in (*changes, "dialogue.tune.answer_tokens=2") for part in ("--set", change)]
 
     def one(*more):
         given = {"--encoder": folder / "runs" / encoder, "--data": folder / "toy", "--llm": folder / "llm"}
-        return dialogue.main([*(str(part) for pair in given.items() for part in pair), *map(str, more)])
+        return dialogue.main([*(str(part) for pair in given.items() for part in pair), *sets, *map(str, more)])
 
     return one
 
@@ -77,15 +78,19 @@ def test_what_cannot_be_used_is_said_before_anything_is_trained(place, run, tmp_
     folder, _ = place
     before = len(runs(folder, ""))
     assert run("--data", tmp_path) == 2
+    assert "align.json; it takes LLaVA's records of stage 1" in capsys.readouterr().err
+    for name in ("align", "tune"):
+        (tmp_path / f"{name}.json").write_text("[]")
+    assert run("--data", tmp_path) == 2
     assert "has no folder of a benchmark" in capsys.readouterr().err
-    write_dialogue(tmp_path / "own", DialogueSpec(align=2, tune=2, test=2))
+    write_dialogue(tmp_path / "own", ToyDialogueSpec(align=2, tune=2, test=2))
     (tmp_path / "own" / "gqa" / "pictures" / "000001.jpg").unlink()
     assert run("--data", tmp_path / "own") == 2
     assert "lacks 1 of 2 pictures that gqa asks about, first 000001.jpg" in capsys.readouterr().err
     (tmp_path / "own" / "gqa" / "pictures" / "000001.jpg").write_bytes(b"")
     (tmp_path / "own" / "tune.json").unlink()
     assert run("--data", tmp_path / "own") == 2
-    assert "tune.json; --data is a folder with align.json" in capsys.readouterr().err
+    assert "tune.json; it takes LLaVA's records of stage 2" in capsys.readouterr().err
     assert run("--encoder", folder / "toy") == 2
     assert "is no finished run" in capsys.readouterr().err
     assert run("--llm", "nowhere") == 2

@@ -55,9 +55,9 @@ def test_a_new_option_of_an_objective_or_a_task_changes_no_name(cls: type, monke
 
 
 def test_a_new_setting_of_the_recipe_changes_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.planning import plan
+    from experiments.planning import resolver
 
     new = [("newest", float, field(default=0.5, kw_only=True))]
     more = make_dataclass("CorpusSpec", new, bases=(specs.CorpusSpec,), frozen=True, kw_only=True)
-    monkeypatch.setattr(plan, "CorpusSpec", more)
+    monkeypatch.setattr(resolver, "CorpusSpec", more)
     assert runs() == HELD["runs"]

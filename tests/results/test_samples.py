@@ -1,6 +1,7 @@
 """Samples of a published table, and the pictures of the report made of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from results_helpers import TABLE, publication
 from results import publish, report, samples
 from results.canonical import plain
 from results.frame import Filled
-from results.html.samples import SHOWN, galleries
+from results.html.samples import SHOWN, SHOWN_OF_DIALOGUE, galleries
 from results.items import packed
 from results.record import RecordError
 from results.schema import Publication
@@ -107,3 +108,23 @@ def test_words_without_a_picture_are_refused(tmp_path: Path) -> None:
     path.write_bytes(packed(f"{json.dumps(line)}\n"))
     with pytest.raises(RecordError, match="line 1: the picture of i0 of coco is missing"):
         samples.load(path)
+
+
+def test_answers_to_questions_are_marked_and_escaped(tmp_path: Path) -> None:
+    made = held()
+    slot = next(slot for slot in made.slots if (slot.row, slot.seed, slot.stage) == ("LCL", 0, "classify"))
+    talk = replace(made, slots=(replace(slot, stage="dialogue"),))
+    asked = [
+        {"dataset": "gqa", "item_id": f"q{n:02d}", "meant": f"{EVIL}? red", "picture": PICTURE, "metric": "gqa_acc"}
+        | {"said": ["red" if n % 2 else EVIL], "right": [bool(n % 2)], "score": 100.0 * (n % 2)}
+        for n in range(20)
+    ]
+    write(tmp_path / "runs", slot.run_id, asked)
+    samples.export(talk, tmp_path / "runs", tmp_path)
+    (gallery,) = galleries(Filled(TABLE, talk), samples.load(tmp_path / f"table1{samples.SUFFIX}"))
+    assert gallery.title == "Answers to questions in the form of gqa (dialogue)"
+    assert len(gallery.images) == SHOWN_OF_DIALOGUE
+    assert {image.answers[0].texts[0] for image in gallery.images} == {("red", "right"), (EVIL, "wrong")}
+    publish.export(talk, tmp_path)
+    page = report.render(tmp_path, "tiny")
+    assert EVIL not in page and page.count('class="wrong"') == SHOWN_OF_DIALOGUE // 2

@@ -34,3 +34,17 @@ def test_each_score_stands_beside_that_of_another_image_s_captions() -> None:
 
 def test_runs_from_before_there_was_a_baseline_print_no_section() -> None:
     assert shuffled(Filled(TABLE, publication(SCORES))) == []
+
+
+def test_answers_about_other_images_have_a_section_of_their_own() -> None:
+    talk = replace(TABLE.columns[0], key="gqa_acc", task="dialogue", dataset="gqa", metric="gqa_acc")
+    table, made = replace(TABLE, columns=(*TABLE.columns, talk)), with_twins(CLIP=(7.0, 8.0))
+    slot = next(slot for slot in made.slots if slot.row == "LCL" and slot.stage == "classify")
+    told = {"gqa/gqa_acc": 40.0, "gqa/shuffled_gqa_acc": 26.0}
+    record = replace(made.records[slot.run_id], run_id="talk", kind=Kind.DIALOGUE, metrics=told)
+    slots = (*made.slots, replace(slot, stage="dialogue", run_id="talk"))
+    filled = Filled(table, replace(made, slots=slots, records={**made.records, "talk": record}))
+    page = "\n".join(shuffled(filled))
+    captions, answers = page.split("## Answers about other images")
+    assert "## Captions of other images" in captions and "61.0 / 7.5" in captions
+    assert "40.0 / 26.0" in answers and "/ 7.5" not in answers

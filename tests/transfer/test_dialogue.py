@@ -12,10 +12,11 @@ from transfer_helpers import Words, encoder, language
 from backbones import masks
 from data.batch import TokenType
 from data.dialogue.example import Example
+from experiments.running.dialogue import by_algorithm
 from objectives.functional import total
 from transfer.dialogue.answer import answered, answers
 from transfer.dialogue.head import AlignHead, TuneHead
-from transfer.dialogue.recipe import ALIGN, TUNE
+from transfer.dialogue.recipe import STAGES
 from transfer.dialogue.stream import Pictures, TalkStream, rows, squared
 from transfer.encoder import fingerprint
 from transfer.freeze import frozen_transfer, full_transfer, unchanged
@@ -23,6 +24,7 @@ from transfer.pictures import BehindFrozen, PictureBatch, Tuned, gradient_norm
 
 PATCHES = 4  # of the test encoder
 TEXT, IMG, EOS = TokenType.TEXT, TokenType.IMG, TokenType.EOS
+ALIGN, TUNE = STAGES.values()
 STAGE = replace(TUNE, batch=3, epochs=2.0)
 
 
@@ -181,3 +183,20 @@ def test_answering_goes_on_where_it_was_killed(tmp_path):
     before = path.read_bytes()
     answered(path, lines, answer, 2)
     assert path.read_bytes() == before
+
+
+def test_muon_trains_the_weights_of_linear_layers_and_of_nothing_else(tune):
+    made, _ = pictures()
+    tuned = Tuned(tune, made)
+    groups = full_transfer(tuned, STAGE)
+    found = by_algorithm(groups, tuned, "muon")
+    names = {id(parameter): name for name, parameter in tuned.named_parameters()}
+    by = {
+        kind: {names[id(p)] for g in found if g["algorithm"] == kind for p in g["params"]} for kind in ("muon", "adamw")
+    }
+    assert by["muon"] | by["adamw"] == set(names.values()) and not by["muon"] & by["adamw"]
+    assert {"head.projector.0.weight", "head.language.decoder.layers.0.fc1.weight"} <= by["muon"]
+    assert not [name for name in by["muon"] if "embed" in name or name.endswith("bias") or "norm" in name]
+    assert {g["algorithm"] for g in by_algorithm(groups, tuned, "adamw")} == {"adamw"}
+    rates = {names[id(p)]: (g.lr, g.weight_decay) for g in groups for p in g.parameters.values()}
+    assert rates == {names[id(p)]: (g["peak"], g["weight_decay"]) for g in found for p in g["params"]}

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from results.resampling import metrics_of
 from transfer.dialogue.scoring.base import Asked
 from transfer.dialogue.scoring.mme import COGNITION, MME, PERCEPTION, TASKS, YesNo, bare, read_answer
 from transfer.dialogue.scoring.pope import POPE, SAMPLINGS, Object, says_yes
@@ -61,6 +62,21 @@ def test_pope_is_the_mean_of_three_f1_and_not_their_pool():
     f1, more = pope(said)
     assert f1 == pytest.approx(200 / 3)  # pooled: 2 * 12 / (2 * 12 + 6) = 80
     assert (more["F1 random"], more["F1 popular"], more["F1 adversarial"]) == (0, 100, 100)
+
+
+def test_pope_is_counted_from_what_is_kept_of_each_question():
+    said = {item: "yes" if int(item[-1]) % 3 else "no" for item in POPE_ASKED}
+    verdicts = POPE().judge(POPE_ASKED, said)
+    scores = {
+        ("pope", f"{name}_{place}", each.group_id, each.item_id): str(count)
+        for each in verdicts
+        for name, counts in POPE().kept(each).items()
+        for place, count in enumerate(counts, start=1)
+    }
+    (found,) = metrics_of(scores)
+    assert found.metric == "pope/pope" and len(found.groups) == 2
+    assert float(found.of(found.sums.sum(axis=0))) == pytest.approx(pope(said)[0])
+    assert MME().kept(MME().judge(MME_ASKED, dict.fromkeys(MME_ASKED, "yes"))[0]) == {"mme_right": 100.0}
 
 
 def mme(said):

@@ -97,7 +97,6 @@ class TalkStream:
         self._examples, self._names, self._stage, self._seed = examples, names, stage, seed
         self._fill, self._pictures, self._workers = fill, pictures, workers
         self._order: tuple[int, list[list[int]]] = (-1, [])
-        assert stage.epochs is not None
         self.steps = max(1, round(stage.epochs * len(self._epoch(0))))
 
     def state(self) -> None:

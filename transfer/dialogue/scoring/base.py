@@ -44,6 +44,11 @@ class Question(Protocol):
         """What a model is given of it."""
         ...
 
+    @property
+    def answer(self) -> str:
+        """The right one, as the release writes it; "" where only a server has it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -88,6 +93,10 @@ class Benchmark(ABC, Generic[Q]):
         """(..., k) -> ...: the number of the table, here the mean of the first of two sums in %."""
         found: Floats = 100 * totals[..., 0] / totals[..., 1]
         return found
+
+    def kept(self, verdict: Verdict) -> dict[str, float | list[float]]:
+        """What a record keeps of a question, by name: a score whose mean is the number, or what that is of."""
+        return {self.metric: 100 * verdict.score}
 
     def more(self, totals: Floats) -> Mapping[str, float]:
         """(k,): further numbers by name, in %, points or counts as the name says."""

@@ -92,6 +92,10 @@ class MME(Benchmark[YesNo]):
         total: Floats = _scores(totals)[..., : len(PERCEPTION)].sum(axis=-1)
         return total
 
+    def kept(self, verdict: Verdict) -> dict[str, float | list[float]]:
+        """Hit or miss: the number is a sum over sub-tasks of two shares each."""
+        return {"mme_right": 100 * verdict.score}
+
     def more(self, totals: Floats) -> Mapping[str, float]:
         """Every sub-task out of 200; the sum over cognition where it was asked."""
         scores = dict(zip(TASKS, _scores(totals).tolist(), strict=True))

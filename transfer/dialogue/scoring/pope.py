@@ -31,6 +31,11 @@ class Object:
     sampling: Negatives
     there: bool
 
+    @property
+    def answer(self) -> str:
+        """ "yes" or "no"."""
+        return "yes" if self.there else "no"
+
 
 class POPE(Benchmark[Object]):
     """The three files on COCO."""
@@ -79,6 +84,11 @@ class POPE(Benchmark[Object]):
         """The mean of the F1 of the files, x100."""
         mean: Floats = 100 * _f1(totals).mean(axis=-1)
         return mean
+
+    def kept(self, verdict: Verdict) -> dict[str, float | list[float]]:
+        """Whether it is one of the three counts of F1, file by file: F1 is no mean of questions."""
+        counts = _files(np.asarray(verdict.sums))
+        return {f"pope_{name}": counts[:, COUNTS.index(name)].tolist() for name in COUNTS[:3]}
 
     def more(self, totals: Floats) -> Mapping[str, float]:
         """F1 of each file, accuracy and the share of "yes" over all of them."""

@@ -1,6 +1,7 @@
 """What VQAv2 and VizWiz share: ten people answered each question, and an answer is worth how many of them gave it."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,11 @@ class Answered:
     asked: Asked
     image: str
     answers: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """What most of them say, the first of equals; "" where only the server has answers."""
+        return Counter(self.answers).most_common(1)[0][0] if self.answers else ""
 
 
 def people(entry: Mapping[str, Any]) -> tuple[str, ...]:

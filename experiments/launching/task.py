@@ -84,8 +84,11 @@ class Task:
 
         folder, seat = machine.place.runs / self.run_id, seat_of(os.environ)
         assert seat is not None
-        while (last := attempts.newest(folder)) is None or last.job != job_id() or not attempts.alive(folder, last):
+        first = f"{job_id()}-r{restarts()}.log"  # what the first process writes, this time
+        while (last := attempts.newest(folder)) is None or Path(last.log).name != first:
             time.sleep(POLL_SECONDS)
+        if not attempts.alive(folder, last):
+            return  # it has failed before anybody was needed
         try:
             follow(seat, Work.on(machine.place, self.run_id, machine.distributed))
         except Exception:

@@ -20,7 +20,6 @@ NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 HOW_TO_GET_IT = "SLURM is not installed; on Debian: apt-get install slurm-wlm munge"
 PATH = f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
 NODES = 3
-CPUS = 1  # of a node, whatever the host has
 
 CONFIG = """\
 ClusterName=test
@@ -69,14 +68,14 @@ def is_installed() -> bool:
 class Cluster:
     """A running cluster. Every command of it needs `environment`."""
 
-    def __init__(self, folder: Path, max_array: int, controller: str) -> None:
+    def __init__(self, folder: Path, max_array: int, controller: str, cpus: int) -> None:
         self.folder = folder
         self.environment: Mapping[str, str] = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         host, ports = socket.gethostname(), _free_ports(NODES + 1)
         nodes = "\n".join(
             f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} "
-            f"CPUs={CPUS} RealMemory=4000 Feature=fast State=UNKNOWN"
+            f"CPUs={cpus} RealMemory=4000 Feature=fast State=UNKNOWN"
             for i in range(1, NODES + 1)
         )
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
@@ -164,11 +163,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(max_array: int = 1001, controller: str = "preempt_send_user_signal") -> Iterator[Cluster]:
-    """A cluster that is gone afterwards, its folder too."""
+def cluster(max_array: int = 1001, controller: str = "preempt_send_user_signal", cpus: int = 1) -> Iterator[Cluster]:
+    """A cluster that is gone afterwards, its folder too. cpus: of a node, whatever the host has."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     folder.chmod(0o755)  # munge wants its socket reachable
-    made = Cluster(folder, max_array, controller)
+    made = Cluster(folder, max_array, controller, cpus)
     try:
         made.start()
         yield made

@@ -57,7 +57,9 @@ def seat_of(environment: Mapping[str, str]) -> Seat | None:
     if environment.get("SUBMITIT_EXECUTOR") == "slurm" and int(environment.get("SLURM_NTASKS", "1")) > 1:
         job = submitit.JobEnvironment()
         port = FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS
-        return Seat(job.global_rank, job.num_tasks, job.local_rank, job.hostnames[0], port)
+        # SLURM's names of nodes need not be known to the network, and on one node none is needed.
+        host = job.hostnames[0] if job.num_nodes > 1 else "localhost"
+        return Seat(job.global_rank, job.num_tasks, job.local_rank, host, port)
     return None
 
 

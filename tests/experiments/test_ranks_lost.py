@@ -86,5 +86,7 @@ def test_a_process_is_told_its_rank_by_torchrun_or_slurm(monkeypatch: pytest.Mon
     for name, value in {**job, "SLURM_JOB_NODELIST": "gpu[07-08]"}.items():
         monkeypatch.setenv(name, value)
     assert seat_of(os.environ) == Seat(3, 4, 1, "gpu07", FIRST_PORT + 70001 % PORTS)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu07")  # a name that only SLURM may know
+    assert seat_of(os.environ) == Seat(3, 4, 1, "localhost", FIRST_PORT + 70001 % PORTS)
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert seat_of(os.environ) is None  # a job of one task does its run alone

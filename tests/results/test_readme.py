@@ -51,7 +51,8 @@ def test_every_committed_table_is_made_of_its_committed_records(tmp_path: Path) 
 def test_a_committed_page_is_short_enough_to_be_read() -> None:
     for page in (publish.ROOT / "tables").glob("*.md"):
         if not made_here(page):
-            assert len(page.read_text(encoding="utf-8").splitlines()) <= 135, page.name
+            lines = page.read_text(encoding="utf-8").splitlines()
+            assert len(lines) <= (175 if "# Full transfer" in lines else 135), page.name  # that is two tables
 
 
 def test_the_block_is_the_title_with_its_warning_the_findings_and_the_first_table() -> None:

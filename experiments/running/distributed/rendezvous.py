@@ -58,7 +58,7 @@ def seat_of(environment: Mapping[str, str]) -> Seat | None:
         job = submitit.JobEnvironment()
         port = FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS
         # SLURM's names of nodes need not be known to the network, and on one node none is needed.
-        host = job.hostnames[0] if job.num_nodes > 1 else "localhost"
+        host = job.hostnames[0] if len(job.hostnames) > 1 else "localhost"
         return Seat(job.global_rank, job.num_tasks, job.local_rank, host, port)
     return None
 

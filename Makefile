@@ -26,7 +26,7 @@ test: $(VENV)/.ready  ## every test
 	$(BIN)/python -m pytest -m "not slurm" $(SPREAD) $(ARGS)
 
 test-slurm: $(VENV)/.ready  ## sweeps on a real SLURM, which the tests start on this machine and end
-	$(BIN)/python -m pytest -m slurm tests/slurm -rs -n 2 --dist load $(ARGS)
+	$(BIN)/python -m pytest -m "slurm and not long" tests/slurm -rs -n 2 --dist load $(ARGS)
 
 check: $(VENV)/.ready  ## format, lint, types and the fast tests, in about two minutes
 	$(BIN)/ruff format --check .

@@ -81,6 +81,7 @@ def test_a_node_that_is_set_down_gives_its_runs_to_others(on: On, reference: Swe
     assert [each.job for each in sweep.attempts("pretrain-clip")] == [first.job] * 2
 
 
+@pytest.mark.long
 def test_a_node_that_is_lost_and_still_works_keeps_its_run(on: On, reference: Sweep) -> None:
     """slurmd dies, its step lives on; SLURM starts the run again elsewhere, which waits for the one that has it."""
     sweep = on()
@@ -122,6 +123,7 @@ def test_a_row_that_fails_holds_nobody_up_and_says_why(on: On) -> None:
     assert "1 failed, 3 blocked" in done.stdout and "log " in done.stdout
 
 
+@pytest.mark.long
 def test_time_that_is_up_costs_nothing(on: On, reference: Sweep) -> None:
     """The limit is SLURM's own. The run stands still until the signal comes, and SLURM's SIGCONT with it."""
     sweep = on()
@@ -135,6 +137,7 @@ def test_time_that_is_up_costs_nothing(on: On, reference: Sweep) -> None:
     assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
 
 
+@pytest.mark.long
 def test_a_run_that_never_gets_anywhere_is_not_requeued_for_ever(on: On) -> None:
     sweep = on()
     sweep.submit("--set", "slurm.attempts=2")

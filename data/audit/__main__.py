@@ -29,8 +29,6 @@ from data.loading.select import Rules
 from data.tokenizer import Tokenizer
 
 VOCABULARY = 4096  # of the BPE that counts tokens where no tokenizer is given
-
-
 SIM_THRESHOLD = 0.24  # of MMC4 in the paper (A.1)
 
 

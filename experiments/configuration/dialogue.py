@@ -7,11 +7,13 @@ align.json, tune.json   LLaVA's records of stage 1 and stage 2; images/ is what 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 from data.toyworld.spec import DIALOGUE_BENCHMARKS, ToyDialogueSpec
 from experiments.configuration.overrides import ConfigError
 
-STAGES = ("align", "tune")
+StageName = Literal["align", "tune"]
+STAGES = get_args(StageName)
 _READ = 2**20  # bytes at either end of a file: the mix has a gigabyte
 _RELEASED = (".json", ".tsv", ".txt")  # files of a release, which name its pictures
 

@@ -6,17 +6,15 @@ without an encoder there is nothing to align.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from experiments.configuration import overrides
 from experiments.configuration.config import RunConfig
-from experiments.configuration.dialogue import key
+from experiments.configuration.dialogue import STAGES, StageName, key
 from experiments.planning.catalogue import Catalogue
 from experiments.planning.specs import ABSENT, DialogueSpec, PlannedRun, written
 from results.canonical import plain
 from results.schema import BLIND, FULL, Mode
-
-StageName = Literal["align", "tune"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def planned_stages(
     benchmarks: those that answers are wanted for; of them the ones that are there are asked.
     digests: of data, as `experiments.configuration.dialogue` calls them.
     """
-    recipes = {name: _recipe(name, config, catalogue) for name in get_args(StageName)}
+    recipes = {name: _recipe(name, config, catalogue) for name in STAGES}
     if len({recipe.select_layer for recipe in recipes.values()}) > 1:
         layers = " and ".join(f"dialogue.{name}.select_layer={recipe.select_layer}" for name, recipe in recipes.items())
         raise overrides.ConfigError(f"stage 2 goes on with the MLP of stage 1, but {layers}; set both to the same")

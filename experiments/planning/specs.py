@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from experiments.configuration.config import OptimConfig, Precision
+from experiments.configuration.dialogue import StageName
 from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.typed import from_plain
 from results.canonical import merge, plain, run_id, split
@@ -147,7 +148,7 @@ class DialogueSpec:
 
     kind: ClassVar[Kind] = Kind.DIALOGUE
     protocol: int
-    stage: Literal["align", "tune"]
+    stage: StageName
     mode: Mode  # the first stage is "frozen" whatever the second is
     recipe: Mapping[str, Any]  # transfer.dialogue.recipe.Stage
     precision: Precision

@@ -50,7 +50,7 @@ def test_the_committed_runs_are_the_planned_ones(table: str) -> None:
     config = apply(scale.config, resolved)
     seeds = sorted({spec["seed"] for spec in specs})
     made = build_plan([get_table(table)], seeds, scale, config, Suite(), digests(specs))
-    assert seeds
+    assert len(seeds) >= (1 if table == "table3" else 3)  # whose page says that one seed tells nothing
     assert {run.run_id for run in made.runs} == {record["run_id"] for record in records}
 
 

@@ -1,5 +1,5 @@
 """The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 3, 5, 6; 4, 10 and 11 in
-dialogue_tables.py); control rows are ours, and so are the last two tables, which ask why and when.
+dialogue_tables.py); control rows are ours, and so are the last three tables, which ask why and when.
 
 Adding a row is one `Row`, adding a table one `Table` in TABLES. What equal rows of two tables share is found by
 planning (experiments/planning/plan.py): the LCL row on MMC4 stands in Tables 1, 5, 6a and 6b and is trained once a
@@ -216,6 +216,36 @@ REDUNDANCY = Table(
     cost_reference="LCL",
 )
 
+
+def _placed(label: str, before: float) -> Row:
+    return Row(
+        label=label,
+        objective="lcl",
+        data="mmc4",
+        task="Con. + Gen.",
+        override={} if before == 0.5 else {"data.before_probability": before},
+        only_at=(_TINY,),
+    )
+
+
+PLACEMENT = Table(
+    name="placement",
+    title="Placement",
+    caption="What does LCL's contrast lack beside that of pairs? The context of a picture is what stands before it. "
+    "Its own sentence does where the picture comes second: never, half of the time (the paper's, 4.1), or always. "
+    "Frozen transfer.",
+    columns=(IN1K, *COCO_FOUR),
+    rows=(
+        Row(label="CLIP", objective="clip", data="mmc4-pair", task="Con.", only_at=(_TINY,)),
+        _placed("LCL, pictures first", 1.0),
+        _placed("LCL", 0.5),
+        _placed("LCL, sentences first", 0.0),
+        Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True, only_at=(_TINY,)),
+    ),
+    paper_csv="table1.csv",
+    cost_reference="CLIP",
+)
+
 BUDGETS = (8_000, 16_000, 32_000, 64_000)  # images; the third is the tiny scale's own, so Table 1's runs are reused
 
 
@@ -252,7 +282,7 @@ TABLES = {
     table.name: table
     for table in (
         *(TABLE1, TABLE2, TABLE3, TABLE4, TABLE5, TABLE6A, TABLE6B, TABLE10, TABLE11),
-        *(REDUNDANCY, BUDGET),
+        *(REDUNDANCY, PLACEMENT, BUDGET),
     )
 }
 

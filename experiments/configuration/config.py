@@ -73,6 +73,7 @@ class DataConfig:
     features_gb: float | None = 500.0  # disk that cached features of a sweep may take, 10**9 bytes; none: any
     sim_threshold: float | None  # of an image to its sentence, inclusive; none: for corpora without scores
     max_images: int  # of one document
+    before_probability: float = 0.5  # of an image of a document to stand before its sentence, not after (paper 4.1)
     seq_len: int  # longest row of a document, in tokens
     text_len: int  # longest caption of a pair, in tokens
 
@@ -88,8 +89,9 @@ class DataConfig:
             raise ValueError(f"data.features_gb must be positive, or none for no limit, got {self.features_gb}")
         if self.sim_threshold is not None and not -1 <= self.sim_threshold <= 1:
             raise ValueError(f"data.sim_threshold is a cosine in [-1, 1], got {self.sim_threshold}")
-        if not 0 <= self.toyworld_redundancy <= 1:
-            raise ValueError(f"data.toyworld_redundancy is a probability, got {self.toyworld_redundancy}")
+        for name in ("toyworld_redundancy", "before_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"data.{name} is a probability, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

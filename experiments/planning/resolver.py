@@ -250,6 +250,7 @@ def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
     corpus = get_corpus(name)
     entries = {part.entries for part in corpus.parts}
     sources = {part.source for part in corpus.parts}
+    ordered = not corpus.pairs and sources != {"obelics"}  # an order is drawn; pages of OBELICS come in theirs
     return CorpusSpec(
         name=corpus.name,
         tokenizer=_tokenizer(data),
@@ -258,6 +259,7 @@ def _corpus_spec(data: DataConfig, name: str) -> CorpusSpec:
         sim_threshold=data.sim_threshold if "mmc4" in sources else None,  # no other has similarities
         max_images=None if sources == {"laion"} else data.max_images,
         jpeg=data.jpeg,
+        before_probability=data.before_probability if ordered else CorpusSpec.before_probability,
     )
 
 

@@ -45,6 +45,8 @@ class CorpusSpec:
     sim_threshold: float | None
     max_images: int | None
     jpeg: Literal["full", "scaled"] = "full"  # how pictures are decoded (data/images.py)
+    # Of an image to stand before its sentence; as it is where no order is drawn (pairs, OBELICS).
+    before_probability: float = field(default=0.5, metadata={"later": True})
 
 
 @dataclass(frozen=True, kw_only=True)

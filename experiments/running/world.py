@@ -68,6 +68,7 @@ def open_part(place: Place, spec: CorpusSpec, part: Part, seed: int) -> tuple[Co
         sim_threshold=spec.sim_threshold if part.source == "mmc4" else None,
         text_len=spec.text_len if pairs else None,
         max_images=spec.max_images or Rules.max_images,
+        before_probability=spec.before_probability,
         # Beside documents a pair is one, and has its image before or after its sentence as theirs.
         pair_order=PairOrder.RANDOM if pairs and mixed else PairOrder.IMAGE_FIRST,
     )

@@ -8,8 +8,11 @@ import pytest
 from plan_helpers import TINY
 
 from data.errors import CorpusError
-from experiments.configuration.corpora import digests
+from experiments.configuration.corpora import CORPORA, digests
 from experiments.configuration.overrides import ConfigError
+from experiments.configuration.place import Place
+from experiments.planning.specs import CorpusSpec
+from experiments.running.world import open_part
 
 
 def folder(root: Path) -> Path:
@@ -61,3 +64,14 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         digest(tmp_path / "none", "coco")
     with pytest.raises(CorpusError, match="does not exist"):
         digest(tmp_path / "none", "mmc4")
+
+
+def test_where_pictures_stand_is_what_documents_are_sampled_by(corpus: Path, tmp_path: Path) -> None:
+    place = Place(runs=tmp_path, data=replace(TINY.config.data, mmc4=corpus / "mmc4"))
+    for said in ({}, {"before_probability": 0.25}):
+        spec = CorpusSpec(
+            name="mmc4", tokenizer="opt", text_len=None, seq_len=256, sim_threshold=0.24, max_images=6, **said
+        )
+        assert open_part(place, spec, CORPORA["mmc4"], seed=0)[1].before_probability == said.get(
+            "before_probability", 0.5
+        )

@@ -556,6 +556,20 @@ def test_a_mixture_is_known_by_its_parts_and_their_weights() -> None:
         run("99*laion-random+mmc4")
 
 
+def test_where_pictures_stand_renames_only_runs_whose_pictures_are_placed() -> None:
+    """Pairs and pages of OBELICS have an order of their own."""
+
+    def names(*sets: str) -> dict[str, str]:
+        made = plan([TABLE1, TABLE5], sets=list(sets), digests=DIGESTS | {"obelics": "obelics-v1"})
+        return {r.run_id: r.spec.data.name for r in made.runs if r.kind is Kind.PRETRAIN and r.spec.data}
+
+    before, after = names(), names("data.before_probability=0.25")
+    assert {before[name] for name in set(before) - set(after)} == {"mmc4", "laion-random+mmc4"}
+    assert {before[name] for name in set(before) & set(after)} >= {"mmc4-pair", "laion-random", "obelics"}
+    with pytest.raises(ConfigError, match="data.before_probability is a probability, got 2"):
+        plan(sets=["data.before_probability=2"])
+
+
 def test_a_seed_of_transfer_leaves_pre_training_alone_and_is_every_row_s() -> None:
     before, after = plan(seeds=(0, 1)), plan(seeds=(0, 1), sets=["transfer_seed=7"])
     trained = [{run.run_id for run in made.runs if run.kind is not Kind.TRANSFER} for made in (before, after)]

@@ -96,6 +96,9 @@ def _local(source: str) -> str:
 
 def _planned(options: argparse.Namespace, config: RunConfig, known: Mapping[str, str]) -> list[PlannedRun]:
     """The runs in the order in which they are done: language model, first stage, second stage."""
+    ignored = [name for name in parse(options.set) if name.startswith("dialogue.align.")]
+    if options.mode == BLIND and ignored:
+        raise ConfigError(f"{', '.join(ignored)} would change nothing: --mode blind has no stage 1; leave it out")
     if not any(key(name) in known for name in NAMES):
         raise ConfigError(f"--data {options.data} has no folder of a benchmark; they are called {', '.join(NAMES)}")
     inputs: dict[str, str] = {} if options.mode == BLIND else {"encoder": options.encoder.resolve().name}

@@ -38,9 +38,11 @@ def run(place):
     folder, encoder = place
     small = {"epochs": 1, "batch": 8, "longest": 640}  # a tokenizer of almost nothing but bytes
     changes = [f"dialogue.{stage}.{key}={value}" for stage in ("align", "tune") for key, value in small.items()]
-    sets = [part for change in (*changes, "dialogue.tune.answer_tokens=2") for part in ("--set", change)]
+    changes.append("dialogue.tune.answer_tokens=2")
 
     def one(*more):
+        used = changes[0 if "blind" not in more else len(small) :]  # without a picture there is no stage 1
+        sets = [part for change in used for part in ("--set", change)]
         given = {"--encoder": folder / "runs" / encoder, "--data": folder / "toy", "--llm": folder / "llm"}
         return dialogue.main([*(str(part) for pair in given.items() for part in pair), *sets, *map(str, more)])
 
@@ -93,6 +95,8 @@ def test_what_cannot_be_used_is_said_before_anything_is_trained(place, run, tmp_
     assert "tune.json; it takes LLaVA's records of stage 2" in capsys.readouterr().err
     assert run("--encoder", folder / "toy") == 2
     assert "is no finished run" in capsys.readouterr().err
+    assert run("--mode", "blind", "--set", "dialogue.align.epochs=2") == 2
+    assert "dialogue.align.epochs would change nothing: --mode blind has no stage 1" in capsys.readouterr().err
     assert run("--llm", "nowhere") == 2
     assert "no language model 'nowhere'" in capsys.readouterr().err
     assert len(runs(folder, "")) == before

@@ -192,14 +192,20 @@ class _Submitter:
 def _stages(
     runs: Sequence[PlannedRun], shared: DistributedConfig
 ) -> Iterator[tuple[tuple[str, int], list[PlannedRun]]]:
-    """Runs by what they need: those that need none, then the transfers of each task, in the order of their parents.
+    """Runs by what they need: those that need none, the transfers of each task, what goes on from those.
 
-    Each stage with the number of processes that do one run of it.
+    Within a stage in the order of their parents. Each stage with the number of processes that do one run of it.
     """
+    known = {run.run_id: run for run in runs}
+
+    def depth(run: PlannedRun) -> int:
+        return 1 + max((depth(known[parent]) for parent in run.needs if parent in known), default=0)
+
     stages: dict[tuple[str, int], list[PlannedRun]] = {}
     for run in runs:
         stage = stage_of(run.spec) if run.kind in (Kind.TRANSFER, Kind.DIALOGUE) else "pretrain"
         stages.setdefault((stage, ranks(run.spec, shared)), []).append(run)
     order = {run.run_id: place for place, run in enumerate(runs)}
-    for key, members in sorted(stages.items(), key=lambda each: bool(each[1][0].needs)):
+    # A stage is submitted after those it needs: only then have they a job to wait for.
+    for key, members in sorted(stages.items(), key=lambda each: max(map(depth, each[1]))):
         yield key, sorted(members, key=lambda run: [order.get(parent, -1) for parent in run.needs])

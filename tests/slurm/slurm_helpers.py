@@ -25,20 +25,21 @@ BUDGET_OF_MANY_STEPS = (
 
 @dataclass(frozen=True)
 class Sweep:
-    """Table 1 at a very small scale, on data that lies in folders as a user's own does."""
+    """A table at a very small scale, on data that lies in folders as a user's own does."""
 
     runs: Path
     corpus: Path
     cluster: Cluster | None = None
     changes: tuple[str, ...] = BUDGET_OF_MANY_STEPS
     seconds: float = 500.0  # that a command or the queue is waited for
+    table: str = "table1"
 
     def command(self, *more: str, rows: Sequence[str] = ("clip",)) -> list[str]:
         """Arguments of experiments.sweep."""
         changes = [*(f"data.{name}={self.corpus / name}" for name in FIELDS), *self.changes]
         chosen = [word for row in rows for word in ("--only", row)]
         sets = [word for change in changes for word in ("--set", change)]
-        return ["table1", "--runs", str(self.runs), "--out", str(self.runs / "out"), *chosen, *sets, *more]
+        return [self.table, "--runs", str(self.runs), "--out", str(self.runs / "out"), *chosen, *sets, *more]
 
     def call(self, module: str, *arguments: str, path: str = "") -> "subprocess.CompletedProcess[str]":
         """A command of ours, in a process of its own. path: folder of commands that stand before others."""

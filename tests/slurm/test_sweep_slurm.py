@@ -7,12 +7,12 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from slurm_helpers import ROWS, Sweep
-from sweep_helpers import wait_for
+from sweep_helpers import BUDGET, wait_for
 
 from experiments.configuration.slurm import SlurmConfig
 from experiments.running import attempts
@@ -38,6 +38,19 @@ def test_the_table_is_that_of_the_inline_launcher(on: On, reference: Sweep) -> N
     assert len(set(jobs.values())) == 2 + 3  # four runs that need none are two arrays of at most three
     done = sweep.call("status", "table1", "--runs", str(sweep.runs))
     assert "13 runs: 13 done" in done.stdout, done.stderr
+
+
+@pytest.mark.long
+def test_what_goes_on_from_a_transfer_waits_for_it(on: On) -> None:
+    """Stage 2 of dialogue needs its stage 1, which needs the encoder: each is a job that depends on the one before."""
+    short = ("dialogue.align.epochs=0.05", "dialogue.tune.epochs=0.01", "dialogue.tune.answer_tokens=2")
+    sweep = replace(on(), table="table4", changes=(*BUDGET, *short))
+    assert "5 runs submitted" in sweep.submit(rows=("CLIP",))
+    sweep.over()
+    order = ("pretrain-clip", "dialogue-align", "dialogue-tune")
+    ended = [record.read(sweep.folder(start) / "record.json").finished_at for start in order]
+    assert ended == sorted(ended) and set(sweep.statuses().values()) == {Status.DONE}
+    assert all([each.ended for each in sweep.attempts(start)] == ["done"] for start in order)
 
 
 @pytest.mark.parametrize("number", ["USR2", "TERM"])

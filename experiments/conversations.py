@@ -20,7 +20,7 @@ from data.dialogue.template import Template, as_text, fits, written
 from data.tokenizer import Tokenizer
 from experiments.command.exits import EXIT_DONE, ended
 from experiments.configuration.overrides import ConfigError
-from results.markdown import table as markdown_table
+from results.page.markdown import table as markdown_table
 
 SHOWN = 3  # records named for each flaw
 

@@ -23,7 +23,7 @@ from experiments.planning.dialogue import Start, planned_stages
 from experiments.planning.resolver import Resolver
 from experiments.planning.specs import PlannedRun
 from results import record
-from results.markdown import table as markdown_table
+from results.page.markdown import table as markdown_table
 from results.schema import BLIND, Mode, RunRecord, Status, metric_key
 from transfer.dialogue.scoring.base import NAMES
 from transfer.dialogue.scoring.registry import BENCHMARKS

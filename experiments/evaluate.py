@@ -20,9 +20,10 @@ from experiments.planning.resolver import Resolver
 from experiments.planning.specs import PlannedRun, PretrainSpec, Written
 from experiments.publishing.evaluated import SHUFFLED, SHUFFLED_TOO, Evaluated, page
 from experiments.tables import TABLE1
-from results import items, record
-from results.resampling import metrics_of
+from results import record
+from results.details import items
 from results.schema import BLIND, HELD_OUT, Mode, Row, Status
+from results.statistics.resampling import metrics_of
 
 # What the scores of test items are read by: the columns of all tasks, also for what is held out of a training set,
 # and captions given to other images.
@@ -153,7 +154,7 @@ def _tasks(given: str) -> list[str]:
 def _encoder(options: argparse.Namespace, place: Place, config: RunConfig) -> PlannedRun:
     folder = Path(options.encoder)
     if not folder.is_dir():
-        from experiments.running.foreign import take_in
+        from experiments.running.stages.foreign import take_in
 
         return take_in(options.encoder, options.weights, place, Suite().size(config.size).language)
     if options.weights is not None:

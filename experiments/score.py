@@ -13,9 +13,9 @@ import numpy as np
 from experiments.command.benchmarks import add_release, kind_of, releases, split_of
 from experiments.command.exits import EXIT_DONE, ended
 from experiments.configuration.overrides import ConfigError
-from results.markdown import table as markdown_table
+from results.page.markdown import table as markdown_table
 from results.record import write_atomic
-from results.resampling import DRAWS, Sums, spread
+from results.statistics.resampling import DRAWS, Sums, spread
 from transfer.dialogue.scoring.answers import check_join, read_answers
 from transfer.dialogue.scoring.base import Benchmark, Floats, Submitted, Verdict
 from transfer.dialogue.scoring.registry import BENCHMARKS

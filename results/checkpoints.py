@@ -9,14 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from results import items, publish
-from results.items import Scores
-from results.markdown import escape, table
+from results import publish
+from results.details import items
+from results.details.items import Scores
+from results.page.markdown import escape, table
 from results.record import RecordError
-from results.resampling import DRAWS, Paired, Spread, compare, metrics_of, spread
 from results.schema import Publication
 from results.scorecard import p_value
-from results.stats import holm
+from results.statistics.resampling import DRAWS, Paired, Spread, compare, metrics_of, spread
+from results.statistics.t_tests import holm
 
 ABOUT = (
     "95 % intervals over test images ({draws:,} draws; the gallery of a retrieval and the document frequencies of "

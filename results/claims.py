@@ -4,7 +4,7 @@ Every margin stands here with its reason, taken from the paper's own tables wher
 to 2 of Table 1 were known, and before any run of the seeds that decide (10 and on) was made. A margin is not moved
 afterwards: a claim that was put wrongly gets a second one beside it, under a new name and date.
 
-How a claim is judged is results/hypotheses.py.
+How a claim is judged is results/statistics/hypotheses.py.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from results import publish, scorecard
-from results.hypotheses import Claim, Judged, Measure, Part, judge
 from results.record import RecordError
 from results.schema import EMBEDDED, Publication
+from results.statistics.hypotheses import Claim, Judged, Measure, Part, judge
 
 DECLARED = "2026-11-25T09:30:00+00:00"
 

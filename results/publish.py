@@ -9,8 +9,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from results.canonical import canonical_json, plain
-from results.latex import render_latex
-from results.printed import render, render_csv, render_long
+from results.page.latex import render_latex
+from results.page.printed import render, render_csv, render_long
 from results.record import RecordError, as_json, check_version, decode, parse, write_atomic
 from results.schema import Publication, Slot, Table
 

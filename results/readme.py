@@ -21,7 +21,7 @@ FIRST, SECOND = "## What was found", "## Measured here"
 def block(page: Path = PAGE) -> str:
     """What the README shows of a table's page: title with warning, what was found, the measured table with its notes.
 
-    Empty where the page does not exist. Raises ValueError where it is no page of `results.printed`.
+    Empty where the page does not exist. Raises ValueError where it is no page of `results.page.printed`.
     """
     if not page.is_file():
         return ""

@@ -12,8 +12,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from results import claims, curves, items, publish, samples, scorecard
+from results import claims, publish, scorecard
 from results.declared import table_of
+from results.details import curves, items, samples
 from results.frame import Filled
 from results.html import charts, figures, sections
 from results.page import transfers

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from results.hypotheses import FRESH, LEVEL, Judged, Verdict
-from results.markdown import DASH, escape, table
+from results.page.markdown import DASH, escape, table
 from results.page.words import listed, times
 from results.schema import EMBEDDED
-from results.stats import TTest
+from results.statistics.hypotheses import FRESH, LEVEL, Judged, Verdict
+from results.statistics.t_tests import TTest
 
 DECISIVE = (Verdict.REPRODUCED, Verdict.REFUTED)
 

@@ -10,8 +10,9 @@ import torch
 from sweep_helpers import BUDGET, plan_pretraining, small_place
 
 from experiments.configuration.place import Place
-from experiments.running import fit, lifecycle, pretrain
+from experiments.running import fit, lifecycle
 from experiments.running.cost import Cost
+from experiments.running.stages import pretrain
 from objectives.functional import means
 from objectives.registry import get
 from results import record

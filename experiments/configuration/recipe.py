@@ -154,7 +154,7 @@ _TINY_DIALOGUE: Mapping[str, Mapping[str, Any]] = {
         "matrices": "muon",
         "longest": 256,
         "answer_tokens": 12,
-        "vision.lr": 1e-3,
+        "vision.lr": 1e-4,  # as in captioning; at 1e-3 CLIP answers 31 % of questions about its picture, frozen 47 %
     },
 }
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from experiments.launching.board import duration
 from experiments.planning.plan import Plan
 from experiments.publishing.held import Held
-from results import curves, items, publish, samples
+from results import publish
+from results.details import curves, items, samples
 from results.schema import Publication, RunRecord, Status, Table
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from experiments.configuration.config import LLM
-from results.markdown import DASH, table
-from results.resampling import Spread, Sums, compare, spread
+from results.page.markdown import DASH, table
 from results.schema import RunRecord, metric_key
+from results.statistics.resampling import Spread, Sums, compare, spread
 
 SHUFFLED = "shuffled_"
 SHUFFLED_TOO = "cider"  # the score that a captioning run has by image for its shuffled captions as well

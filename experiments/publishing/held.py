@@ -6,7 +6,8 @@ from pathlib import Path
 
 from experiments.configuration.config import Precision
 from experiments.planning.plan import Plan
-from results import curves, items, publish, samples
+from results import publish
+from results.details import curves, items, samples
 from results.schema import Kind, Publication, RunRecord, Status, published_name
 
 Held = Mapping[str, Publication]  # by name

@@ -20,16 +20,16 @@ from experiments.configuration.place import Place
 from experiments.planning.specs import DialogueSpec, Spec, TransferSpec, Written, load_spec, ranks
 from experiments.running import attempts, checkpoint, source
 from experiments.running.attempts import Ended, Lease, LeaseLost, claim, is_done
-from experiments.running.dialogue import dialogue
 from experiments.running.distributed.members import ranks_of
-from experiments.running.foreign import taken_in
 from experiments.running.hardware import environment
 from experiments.running.outcome import Outcome, Owned
-from experiments.running.pretrain import pretrain
 from experiments.running.progress import Progress
+from experiments.running.stages.dialogue import dialogue
+from experiments.running.stages.foreign import taken_in
+from experiments.running.stages.pretrain import pretrain
+from experiments.running.stages.text_lm import text_lm
+from experiments.running.stages.transfer import transfer
 from experiments.running.stopping import Stopped, stoppable
-from experiments.running.text_lm import text_lm
-from experiments.running.transfer import transfer
 from results import provenance, record
 from results.schema import Kind, RunRecord, Status
 

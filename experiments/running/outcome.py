@@ -28,7 +28,7 @@ class Outcome:
     items: dict[str, int] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
     scores: list[Mapping[str, Any]] = field(default_factory=list)  # per test item
-    samples: list[Mapping[str, Any]] = field(default_factory=list)  # results/samples.py
+    samples: list[Mapping[str, Any]] = field(default_factory=list)  # results/details/samples.py
     parent: str | None = None
     images_seen: int = 0
     lm_passes: int = 0

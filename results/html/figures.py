@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from results.curves import Curves
+from results.details.curves import Curves
 from results.frame import Filled
 from results.html.charts import Axis, Chart, Drawn, Series, draw
 from results.page.pretraining import DIAGNOSTICS, encoders

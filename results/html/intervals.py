@@ -6,12 +6,12 @@ One seed a row: this is the variance of items, and another seed may differ by mo
 from collections import defaultdict
 from collections.abc import Mapping
 
+from results.details.items import Scores
 from results.frame import Filled
 from results.html.grid import Cell, Grid
-from results.items import Scores
-from results.markdown import DASH
-from results.resampling import DRAWS, Spread, Sums, metrics_of, spreads
+from results.page.markdown import DASH
 from results.schema import Row
+from results.statistics.resampling import DRAWS, Spread, Sums, metrics_of, spreads
 
 ABOUT = (
     "The finite test set: one checkpoint a row, its first seed, with the 95 % interval over test images "

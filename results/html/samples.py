@@ -4,8 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from statistics import fmean
 
+from results.details.samples import Image, Said, Samples
 from results.frame import Filled
-from results.samples import Image, Said, Samples
 from results.schema import Kind, Row
 
 SHOWN = 4  # images of a task and test set

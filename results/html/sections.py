@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from results.canonical import plain
-from results.curves import Curves
+from results.details.curves import Curves
+from results.details.items import Scores
+from results.details.samples import Samples
 from results.frame import Filled, mean_sd
 from results.html.charts import Chart
 from results.html.figures import Figure, budget_figure, compute_charts, curve_charts
 from results.html.grid import Cell, Grid
 from results.html.intervals import intervals
 from results.html.samples import Gallery, galleries
-from results.hypotheses import Judged, Verdict
-from results.items import Scores
-from results.markdown import DASH
+from results.page.markdown import DASH
 from results.page.measured import leads
 from results.page.pretraining import DIAGNOSTICS, alarms, encoders
 from results.page.transfers import TITLES, by_mode, protocols
-from results.samples import Samples
 from results.schema import Column, Row, RunRecord
 from results.scorecard import DECISIVE, interval, next_step, p_value
-from results.stats import CONFIDENCE, t_quantile
+from results.statistics.hypotheses import Judged, Verdict
+from results.statistics.t_tests import CONFIDENCE, t_quantile
 
 
 @dataclass(frozen=True)

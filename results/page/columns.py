@@ -4,12 +4,12 @@ import math
 from collections import Counter
 
 from results.frame import Filled, mean_sd
-from results.markdown import DASH, spread
-from results.markdown import table as markdown_table
-from results.noise import Standing
 from results.page.findings import resolved
+from results.page.markdown import DASH, spread
+from results.page.markdown import table as markdown_table
 from results.page.orderings import by_column
 from results.schema import Column
+from results.statistics.noise import Standing
 
 
 def columns(filled: Filled) -> list[str]:

@@ -1,7 +1,8 @@
 """What a table says, in words: computed from its values alone, whatever its rows.
 
 Which methods learn (exceed the untouched encoder), which do no better, who is in front, what becomes of the paper's
-orderings, and how large a difference has to be before this table can tell. The rule of noise is results/noise.py.
+orderings, and how large a difference has to be before this table can tell. The rule of noise is in
+results/statistics/noise.py.
 """
 
 from collections import Counter
@@ -9,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from results.frame import Filled, mean_sd
-from results.markdown import escape
-from results.noise import Standing, needed, quantile, standing
+from results.page.markdown import escape
 from results.page.measured import leads
 from results.page.orderings import by_column
 from results.page.words import columns_of, listed, times
-from results.ranking import PAPER_GAP
 from results.schema import BLIND, Column, Row
+from results.statistics.noise import Standing, needed, quantile, standing
+from results.statistics.ranking import PAPER_GAP
 
 Standings = dict[str, Standing]  # by name of a column, columns without both values left out
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from results.frame import Filled, mean_sd
-from results.markdown import DASH, escape, spread
-from results.markdown import table as markdown_table
-from results.noise import Standing, standing
+from results.page.markdown import DASH, escape, spread
+from results.page.markdown import table as markdown_table
 from results.paper import value as paper_value
 from results.schema import Cell, Column, Row
+from results.statistics.noise import Standing, standing
 
 
 class Notes:

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from results.frame import Filled
-from results.markdown import escape
-from results.noise import Standing
+from results.page.markdown import escape
 from results.page.words import columns_of, listed
-from results.ranking import PAPER_GAP, Ordering, Ranked
-from results.ranking import orderings as rank
+from results.statistics.noise import Standing
+from results.statistics.ranking import PAPER_GAP, Ordering, Ranked
+from results.statistics.ranking import orderings as rank
 
 
 def by_column(filled: Filled) -> dict[str, list[Ordering]]:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from results.alarms import of_record
 from results.frame import Filled, mean_sd
-from results.markdown import DASH, escape, spread
-from results.markdown import table as markdown_table
+from results.page.markdown import DASH, escape, spread
+from results.page.markdown import table as markdown_table
 from results.page.measured import Notes, number
 from results.schema import BLIND, COVERAGE_COUNTS, Kind, Row, RunRecord, Status
 

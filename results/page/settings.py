@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from results.compare import ABSENT, departures, settings
 from results.frame import Filled
-from results.markdown import DASH, escape, plain_value
+from results.page.markdown import DASH, escape, plain_value
 from results.page.words import listed, times
 from results.schema import Kind, Row, RunRecord, Slot, Status
 

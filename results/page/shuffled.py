@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from results.frame import Filled
-from results.markdown import DASH, escape
-from results.markdown import table as markdown_table
+from results.page.markdown import DASH, escape
+from results.page.markdown import table as markdown_table
 from results.schema import Column, Kind, Row, metric_key
 
 _CAPTIONS = (

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from results.frame import Filled
-from results.markdown import escape
+from results.page.markdown import escape
 from results.page.settings import finished
 from results.page.words import listed
 from results.schema import RunRecord, Slot

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from results.frame import Filled
-from results.markdown import escape, plain_value
+from results.page.markdown import escape, plain_value
 from results.page.settings import finished
 from results.page.words import listed
 from results.schema import BLIND, COVERAGE_COUNTS, FULL, Column, Kind, Mode, Row, RunRecord, Table

@@ -13,7 +13,7 @@ import objectives
 from experiments import sweep
 from objectives import registry
 from results import record
-from results.markdown import DASH
+from results.page.markdown import DASH
 from results.schema import Row, Status
 
 # What a newcomer writes: regress the mean colour of the image from the mean patch token.

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
 from experiments import evaluate
-from experiments.running import transfer
+from experiments.running.stages import transfer
 from results import record
 from results.schema import Kind, Status
 
@@ -80,7 +80,7 @@ def test_one_command_evaluates_frozen_and_full_and_again_does_nothing(
 def test_the_pre_processing_of_the_encoder_is_used(runs: Path, tower: Path) -> None:
     from experiments.configuration.place import Place
     from experiments.configuration.recipe import get_scale
-    from experiments.running.foreign import take_in
+    from experiments.running.stages.foreign import take_in
     from experiments.running.world import load_encoder
 
     place = Place(runs=runs, data=get_scale("tiny").config.data)
@@ -95,7 +95,7 @@ def test_a_squashed_picture_belongs_to_the_encoder_and_renames_no_other(
 ) -> None:
     from experiments.configuration.place import Place
     from experiments.configuration.recipe import get_scale
-    from experiments.running.foreign import take_in
+    from experiments.running.stages.foreign import take_in
     from experiments.running.world import load_encoder
 
     place = Place(runs=runs, data=get_scale("tiny").config.data)

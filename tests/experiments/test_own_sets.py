@@ -22,7 +22,7 @@ from experiments.running.world import open_split
 from experiments.tables import TABLE1
 from results.frame import Filled
 from results.page.measured import deltas
-from results.printed import render
+from results.page.printed import render
 from results.schema import metric_key
 
 ROWS = replace(TABLE1, rows=tuple(row for row in TABLE1.rows if row.label in ("CLIP", "LCL")))

@@ -18,7 +18,7 @@ from experiments.launching import inline
 from experiments.sweep import main
 from objectives.clip import CLIP
 from results import record
-from results.markdown import DASH
+from results.page.markdown import DASH
 from results.schema import Status
 from transfer.metrics import java
 

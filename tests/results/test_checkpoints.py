@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from results import checkpoints, publish, resampling
+from results import checkpoints, publish
+from results.statistics import resampling
 
 
 def test_two_rows_are_compared_in_every_metric_they_share(

@@ -7,9 +7,9 @@ import pytest
 from experiments.tables import get_table
 from results import claims
 from results.claims import CLAIMS, TEXT_LOSS, UNTOUCHED
-from results.hypotheses import FRESH, Claim, Judged, Verdict
 from results.paper import value
 from results.publish import ROOT
+from results.statistics.hypotheses import FRESH, Claim, Judged, Verdict
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)

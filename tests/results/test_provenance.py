@@ -43,6 +43,6 @@ def test_the_environment_is_text_and_names_what_is_not_installed() -> None:
 
 
 def test_results_never_import_torch() -> None:
-    modules = "results.printed, results.publish, results.provenance, results.record"
+    modules = "results.page.printed, results.publish, results.provenance, results.record"
     code = f"import sys, {modules}; results.provenance.environment('cpu', 1); sys.exit('torch' in sys.modules)"
     assert subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2]).returncode == 0

@@ -8,7 +8,7 @@ import pytest
 from results_helpers import TABLE, make_record, pretrain_spec, publication
 
 from results import publish
-from results.printed import render
+from results.page.printed import render
 from results.record import RecordError
 from results.schema import SCHEMA_VERSION
 

@@ -12,7 +12,7 @@ from transfer_helpers import Words, encoder, language
 from backbones import masks
 from data.batch import TokenType
 from data.dialogue.example import Example
-from experiments.running.dialogue import by_algorithm
+from experiments.running.stages.dialogue import by_algorithm
 from objectives.functional import total
 from transfer.dialogue.answer import answered, answers
 from transfer.dialogue.head import AlignHead, TuneHead

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from results.resampling import metrics_of
+from results.statistics.resampling import metrics_of
 from transfer.dialogue.scoring.base import Asked
 from transfer.dialogue.scoring.mme import COGNITION, MME, PERCEPTION, TASKS, YesNo, bare, read_answer
 from transfer.dialogue.scoring.pope import POPE, SAMPLINGS, Object, says_yes

@@ -29,8 +29,8 @@ from experiments.running.distributed.rendezvous import FREE_PORT, Seat, seat_of,
 from experiments.running.distributed.roll_call import FAREWELL_SECONDS
 from experiments.running.distributed.together import together
 from experiments.running.outcome import Owned
-from experiments.running.pretrain import pretrain
 from experiments.running.progress import Unseen
+from experiments.running.stages.pretrain import pretrain
 from experiments.running.stopping import Stopped, stoppable
 from objectives.registry import add_folder
 

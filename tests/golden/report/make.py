@@ -13,11 +13,12 @@ from PIL import Image
 from plan_helpers import PAPERS_TABLE1 as TABLE1
 from results_helpers import make_record, pretrain_spec
 
-from results import report, samples
+from results import report
 from results.canonical import plain, run_id
+from results.details import samples
+from results.details.samples import Said
 from results.publish import collate, export
 from results.record import write_atomic
-from results.samples import Said
 from results.schema import Publication, Row, RunRecord, Slot, Status
 
 FOLDER = Path(__file__).parent

@@ -1,0 +1,1 @@
+"""What a run does: pre-training, the language model of tasks, transfers, dialogue, an encoder taken in."""

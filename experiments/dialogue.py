@@ -94,11 +94,21 @@ def _local(source: str) -> str:
     return str(Path(source).resolve()) if Path(source).exists() else source
 
 
+_FIXED = {"dialogue.tune.vision.": "only --mode full trains the encoder"}
+# Settings that a mode does not read, and why.
+_UNREAD: Mapping[Mode, Mapping[str, str]] = {
+    "full": {},
+    "frozen": _FIXED,
+    "blind": {"dialogue.align.": "--mode blind has no stage 1", **_FIXED},
+}
+
+
 def _planned(options: argparse.Namespace, config: RunConfig, known: Mapping[str, str]) -> list[PlannedRun]:
     """The runs in the order in which they are done: language model, first stage, second stage."""
-    ignored = [name for name in parse(options.set) if name.startswith("dialogue.align.")]
-    if options.mode == BLIND and ignored:
-        raise ConfigError(f"{', '.join(ignored)} would change nothing: --mode blind has no stage 1; leave it out")
+    unread = _UNREAD[options.mode]
+    if ignored := [name for name in parse(options.set) if name.startswith(tuple(unread))]:
+        why = "; ".join(unread[each] for each in unread if any(name.startswith(each) for name in ignored))
+        raise ConfigError(f"{', '.join(ignored)} would change nothing: {why}; leave it out")
     if not any(key(name) in known for name in NAMES):
         raise ConfigError(f"--data {options.data} has no folder of a benchmark; they are called {', '.join(NAMES)}")
     inputs: dict[str, str] = {} if options.mode == BLIND else {"encoder": options.encoder.resolve().name}

@@ -5,7 +5,7 @@ without an encoder there is nothing to align.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.configuration import overrides
@@ -52,11 +52,14 @@ def planned_stages(
     problem = start.problem or absent or ("" if asked else none)
 
     def run(name: StageName, of: Mode, more: Mapping[str, str], scored: tuple[str, ...], waits: tuple[str, ...]) -> Any:
+        recipe = recipes[name]
+        if name == "tune" and of != FULL:  # how the encoder is trained is nothing to a run that does not train it
+            recipe = replace(recipe, vision=catalogue.stage(name).default.vision)
         spec = DialogueSpec(
             protocol=catalogue.stage(name).protocol,
             stage=name,
             mode=of,
-            recipe=plain(recipes[name]),
+            recipe=plain(recipe),
             precision=config.pretrain.optim.precision,
             language=config.language.dialogue,
             benchmarks=scored,
@@ -65,7 +68,7 @@ def planned_stages(
         )
         return PlannedRun(
             spec=spec,
-            written=written(spec, {"recipe": recipes[name]}),
+            written=written(spec, {"recipe": recipe}),
             needs=(*start.needs, *waits),
             problem=problem,
             used_by=(),

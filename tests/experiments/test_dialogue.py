@@ -97,6 +97,8 @@ def test_what_cannot_be_used_is_said_before_anything_is_trained(place, run, tmp_
     assert "is no finished run" in capsys.readouterr().err
     assert run("--mode", "blind", "--set", "dialogue.align.epochs=2") == 2
     assert "dialogue.align.epochs would change nothing: --mode blind has no stage 1" in capsys.readouterr().err
+    assert run("--mode", "frozen", "--set", "dialogue.tune.vision.lr=1e-5") == 2
+    assert "vision.lr would change nothing: only --mode full trains the encoder; leave" in capsys.readouterr().err
     assert run("--llm", "nowhere") == 2
     assert "no language model 'nowhere'" in capsys.readouterr().err
     assert len(runs(folder, "")) == before

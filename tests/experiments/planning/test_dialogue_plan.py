@@ -82,6 +82,12 @@ def test_columns_of_one_mode_are_asked_of_its_rows_alone() -> None:
     assert ("CLIP, full", "caption") in stages and ("CLIP, full", "retrieve") not in stages
 
 
+def test_how_the_encoder_is_trained_renames_the_runs_that_train_it() -> None:
+    before, after = talks(plan()), talks(plan(sets=["dialogue.tune.vision.lr=3e-5"]))
+    gone = {run.run_id: run.spec.mode for run in before if run.run_id not in {other.run_id for other in after}}
+    assert set(gone.values()) == {"full"} and len(gone) == 4
+
+
 def test_a_stage_that_a_row_overrides_is_declared_and_any_other_difference_is_none() -> None:
     other = replace(TABLE4.rows[0], label="CLIP, twice", override={"dialogue.tune.epochs": 2.0})
     made = plan((replace(TABLE4, rows=(*TABLE4.rows, other)),))

@@ -19,7 +19,9 @@ def test_quantiles_are_those_of_printed_tables(p: float, df: int, expected: floa
     assert t_quantile(p, df) == pytest.approx(expected, abs=5e-4)
 
 
-@pytest.mark.parametrize("module", ["stats", "resampling", "hypotheses", "noise", "report"])
+@pytest.mark.parametrize(
+    "module", ["statistics.t_tests", "statistics.resampling", "statistics.hypotheses", "statistics.noise", "report"]
+)
 def test_scipy_waits_until_it_is_used(module: str) -> None:
     """Its import takes longer than most commands."""
     program = f"import sys, results.{module}; sys.exit('scipy' in sys.modules or 'statsmodels' in sys.modules)"

@@ -85,11 +85,19 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Eyes:
+    """How the encoder is trained."""
+
+    lr: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Talk:
     """Options of a stage of dialogue."""
 
     epochs: float = 1.0
     select_layer: int = -1
+    vision: Eyes = Eyes()
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,11 @@ def write(
 def as_json(record: RunRecord) -> dict[str, Any]:
     """A record as JSON values. Raises ValueError as `results.canonical.plain` does."""
     found: dict[str, Any] = plain(record, "record")
-    for name in ("fitted_by", "lm_tokens"):  # of later versions: records they do not apply to keep their bytes
+    for name in (
+        "fitted_by",
+        "lm_tokens",
+        "busy_seconds",
+    ):  # of later versions: records they do not apply to keep their bytes
         if found[name] in ("", None):
             del found[name]
     return found
@@ -214,5 +218,6 @@ _TYPES: Mapping[str, _Type] = {
     **dict.fromkeys(("spec", "defaults"), _Type("an object", lambda value: isinstance(value, dict))),
     "parent": _Type("text or null", lambda value: value is None or isinstance(value, str)),
     "lm_tokens": _Type("a whole number >= 0 or null", lambda value: value is None or _WHOLE.accepts(value)),
+    "busy_seconds": _Type("a finite number or null", lambda value: value is None or _NUMBER.accepts(value)),
     "dirty": _Type("true or false", lambda value: isinstance(value, bool)),
 }

@@ -77,6 +77,8 @@ class RunRecord:
     data_digest: str
     coverage: Mapping[str, int]  # COVERAGE_COUNTS and one key for each cause met; of a mixture also "part:key" of each
     seconds: float
+    # Of processors, by the process that did the run in one go and those it started; None: not one, or not in one go.
+    busy_seconds: float | None = None
     finished_at: str  # ISO 8601, UTC
     reason: str = ""  # why, when status is not DONE
     fitted_by: str = ""  # transfer: the run whose head was scored here; "" where this run trained its own

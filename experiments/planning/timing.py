@@ -1,9 +1,10 @@
 """How long runs take, from finished runs: medians over seeds, and a ratio between devices.
 
-The seconds of a run are wall-clock seconds of its process, and a busy machine makes some of them several times too
-long, never too short: of the runs that are alike (seeds, for the most part) the median counts, of two the shorter.
-Pre-training counts by image. What was never run on a device takes as long as on another one, times the ratio of the two
-over everything that both have run. How busy a machine will be is nothing that records say.
+On a processor the seconds of a run are those that its process, of one thread, was at work, where its record has them:
+so long it takes where nothing else runs. Elsewhere they are the clock's, of which a busy machine makes some several
+times too long, never too short. Of the runs that are alike (seeds, for the most part) the median counts, of two the
+shorter. Pre-training counts by image. What was never run on a device takes as long as on another one, times the ratio
+of the two over everything that both have run. How busy a machine will be is nothing that records say.
 """
 
 from collections import defaultdict
@@ -46,12 +47,18 @@ class Timing:
     """Seconds of finished runs by device."""
 
     def __init__(self, records: Iterable[RunRecord]) -> None:
-        found: dict[str, dict[Likeness, list[float]]] = defaultdict(lambda: defaultdict(list))
+        clock: dict[str, dict[Likeness, list[float]]] = defaultdict(lambda: defaultdict(list))
+        busy: dict[str, dict[Likeness, list[float]]] = defaultdict(lambda: defaultdict(list))
         for record in records:
             images = record.images_seen if record.kind is Kind.PRETRAIN else 0
-            found[device(record.env)][likeness(record.resolved)].append(record.seconds / (images or 1))
+            where, like = device(record.env), likeness(record.resolved)
+            clock[where][like].append(record.seconds / (images or 1))
+            single = record.env.get("device", "cpu") == "cpu" and record.env.get("threads") == "1"
+            if record.busy_seconds is not None and single:
+                busy[where][like].append(record.busy_seconds / (images or 1))
+        found = {where: {**held, **busy[where]} for where, held in clock.items()}
         self._held = {name: {key: median_low(each) for key, each in held.items()} for name, held in found.items()}
-        self._sizes = {name: sum(map(len, held.values())) for name, held in found.items()}
+        self._sizes = {name: sum(map(len, held.values())) for name, held in clock.items()}
 
     @property
     def devices(self) -> list[str]:

@@ -7,13 +7,14 @@ during it, and record.json (last, atomically) after it. The owner of the folder 
 
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.configuration.distributed import ALONE, DistributedConfig
 from experiments.configuration.place import Place
@@ -96,7 +97,7 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, dist
     spec = load_spec(folder)
     progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)
     progress.write(note="starting")
-    began = time.monotonic()
+    began, busy = time.monotonic(), _busy()
     status, reason, outcome = Status.DONE, "", Outcome()
     try:
         if not lease.attempt.job:  # what was submitted was pinned then
@@ -120,7 +121,9 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, dist
         progress.close()
     lease.check()
     earlier = attempts.spent(folder, before=lease.attempt.number)
-    _write(folder, folder.name, spec, scale, status, reason, outcome, earlier + time.monotonic() - began)
+    alone = outcome.ranks == 1 and lease.attempt.number == 1
+    spent = Spent(earlier + time.monotonic() - began, _busy() - busy if alone else None)
+    _write(folder, folder.name, spec, scale, status, reason, outcome, spent)
     lease.end(_ENDED[status], reason)
     if status is Status.DONE:
         checkpoint.clear(folder / "checkpoint")
@@ -128,6 +131,19 @@ def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, dist
 
 
 _ENDED: Mapping[Status, Ended] = {Status.DONE: "done", Status.FAILED: "failed", Status.BLOCKED: "blocked"}
+
+
+class Spent(NamedTuple):
+    """Seconds of a run: by the clock, and of processors where they are known."""
+
+    clock: float
+    busy: float | None = None
+
+
+def _busy() -> float:
+    """Processor seconds of this process and of those it waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _said(error: Exception) -> str:
@@ -153,7 +169,7 @@ def record_death(run_id: str, place: Place, scale: str, reason: str) -> None:
         Status.FAILED,
         reason,
         Outcome(),
-        attempts.spent(folder, before=lease.attempt.number),
+        Spent(attempts.spent(folder, before=lease.attempt.number)),
     )
     lease.end("failed", reason)
 
@@ -188,7 +204,7 @@ def _blocked(folder: Path, place: Place) -> str:
 
 
 def _write(
-    folder: Path, run_id: str, spec: Spec, scale: str, status: Status, reason: str, outcome: Outcome, seconds: float
+    folder: Path, run_id: str, spec: Spec, scale: str, status: Status, reason: str, outcome: Outcome, spent: Spent
 ) -> None:
     code, parts = _code(), Written.load(folder)
     finite = {key: value for key, value in outcome.metrics.items() if math.isfinite(value)}
@@ -215,7 +231,8 @@ def _write(
         env=environment(outcome.ranks, outcome.strategy),
         data_digest=outcome.data_digest,
         coverage=outcome.coverage,
-        seconds=round(seconds, 1),
+        seconds=round(spent.clock, 1),
+        busy_seconds=None if spent.busy is None else round(spent.busy, 1),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         reason=reason,
         fitted_by=outcome.fitted_by,

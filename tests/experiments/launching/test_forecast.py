@@ -57,6 +57,13 @@ def test_a_seed_of_a_busy_machine_changes_nothing(busy: int) -> None:
     assert "about 26 min 40 s expected" in forecast(plan().runs, 1, AMX, Timing(two)), "of two the shorter"
 
 
+def test_where_the_work_of_runs_is_known_a_busy_machine_makes_none_longer() -> None:
+    loaded = [replace(each, busy_seconds=each.seconds / 4) for each in records(0, 4.0, {**AMX, "threads": "1"})]
+    assert "about 26 min 40 s expected" in forecast(plan().runs, 1, AMX, Timing([*loaded, *records(2, 3.0)]))
+    threaded = [replace(each, env={**AMX, "threads": "2"}) for each in loaded]
+    assert "about 1 h 46 min expected" in forecast(plan().runs, 1, AMX, Timing(threaded)), "their work is shared"
+
+
 def test_a_device_that_ran_a_part_takes_its_ratio_for_the_rest() -> None:
     other = {**AMX, "cpu": "B"}
     some = [each for each in records(2, 1.5, other) if each.run_id.startswith(("pretrain-lcl", "transfer-classify"))]

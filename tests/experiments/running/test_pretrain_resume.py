@@ -88,6 +88,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert files(parts, run_id) == files(whole, run_id)
     for each in ("metrics", "images_seen", "lm_passes", "train_flops", "coverage", "data_digest"):
         assert getattr(found, each) == getattr(expected, each), each
+    assert expected.busy_seconds and found.busy_seconds is None  # what the first two attempts were at work, none knows
     assert not (parts.runs / run_id / "checkpoint").exists()
 
 

@@ -110,6 +110,7 @@ def test_two_processes_leave_the_encoder_and_the_record_of_one(
     assert two.train_flops == pytest.approx(one.train_flops, rel=0.1)  # rows are padded to the longest of a rank
     assert {"ranks", "strategy"} & one.env.keys() == set()
     assert (two.env["ranks"], two.env["strategy"]) == ("2", strategy)
+    assert one.busy_seconds and two.busy_seconds is None
     assert one.process_seconds == one.seconds and two.process_seconds == 2 * two.seconds
 
 

@@ -1,4 +1,4 @@
-"""Declared alarms on an encoder in training: when its features have collapsed, and when its images are not used.
+"""What is watched of an encoder in training, and declared alarms: features collapsed, images not used.
 
 Thresholds of collapse are those of RankMe and of the std ratio in the usual diagnostics; that of use is our choice. An
 alarm is a warning and ends no run: a method that collapses is a result.
@@ -7,6 +7,17 @@ alarm is a warning and ends no run: a method that collapses is a result.
 from collections.abc import Mapping
 
 from results.schema import RunRecord
+
+# Metrics of a pre-training record that are printed and drawn, with their headings.
+DIAGNOSTICS = {
+    "probe_feature_std_ratio": "std ratio",
+    "probe_mean_cosine": "mean cosine",
+    "probe_rankme": "effective rank",
+    "probe_con_acc": "contrastive accuracy",
+    "probe_text_nll": "text loss",
+    "probe_visual_use_shuffled": "use of images, others",
+    "probe_visual_use_zeroed": "use of images, black",
+}
 
 LEAST_STD_RATIO = 0.1
 LEAST_RANK_SHARE = 0.05  # of the effective rank the features could have

@@ -36,6 +36,12 @@ DATA_ROOMS = {
     "audit": ("loading",),
     "dialogue": (),
 }
+# The rooms of results/, each of which may use those before it; the ground floor is open to all of them.
+RESULTS_ROOMS = ("details", "statistics", "page", "html")
+OPEN = {
+    "data": DATA_ROOMS,
+    "results": {room: RESULTS_ROOMS[:place] for place, room in enumerate(RESULTS_ROOMS)},
+}
 # What results may use: numpy resamples test items, pandas makes the long form, jinja2 writes HTML and LaTeX, scipy and
 # statsmodels test.
 LIBRARIES_OF_RESULTS = {"jinja2", "markupsafe", "numpy", "pandas", "scipy", "statsmodels"} | set(
@@ -100,21 +106,23 @@ def test_a_room_of_experiments_uses_those_before_it(room: str) -> None:
     assert not wrong, f"{'; '.join(wrong)}. {room} may import {', '.join(may)}"
 
 
-@pytest.mark.parametrize("room", DATA_ROOMS)
-def test_a_room_of_data_uses_the_ground_floor_and_what_it_declares(room: str) -> None:
-    shut = [f"data.{each}" for each in DATA_ROOMS if each not in (room, *DATA_ROOMS[room])]
+@pytest.mark.parametrize(("package", "room"), [(package, room) for package in OPEN for room in OPEN[package]])
+def test_a_room_uses_the_ground_floor_and_what_is_declared(package: str, room: str) -> None:
+    rooms = OPEN[package]
+    shut = [f"{package}.{each}" for each in rooms if each not in (room, *rooms[room])]
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for module, path in SOURCES.items()
-        if within(module, f"data.{room}")
+        if within(module, f"{package}.{room}")
         for line, name in imports(module, path)
         if any(within(name, each) for each in shut)
     ]
-    assert not wrong, f"{'; '.join(wrong)}. data.{room} may use {', '.join(DATA_ROOMS[room]) or 'no other room'}"
+    assert not wrong, f"{'; '.join(wrong)}. {package}.{room} may use {', '.join(rooms[room]) or 'no other room'}"
 
 
-def test_every_room_of_data_is_declared() -> None:
-    assert {path.parent.name for path in ROOT.glob("data/*/__init__.py")} == DATA_ROOMS.keys()
+@pytest.mark.parametrize("package", OPEN)
+def test_every_room_is_declared(package: str) -> None:
+    assert {path.parent.name for path in ROOT.glob(f"{package}/*/__init__.py")} == OPEN[package].keys()
 
 
 def test_every_package_has_its_rule() -> None:

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+from results.alarms import DIAGNOSTICS
 from results.details.items import packed, unpacked
-from results.page.pretraining import DIAGNOSTICS
 from results.record import RecordError, read_lines, write_atomic
 from results.schema import Kind, Publication, RunRecord, Status
 

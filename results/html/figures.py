@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from results.alarms import DIAGNOSTICS
 from results.details.curves import Curves
 from results.frame import Filled
 from results.html.charts import Axis, Chart, Drawn, Series, draw
-from results.page.pretraining import DIAGNOSTICS, encoders
+from results.page.pretraining import encoders
 from results.record import RecordError
 from results.schema import Column, Row
 

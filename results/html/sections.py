@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from results.alarms import DIAGNOSTICS
 from results.canonical import plain
 from results.details.curves import Curves
 from results.details.items import Scores
@@ -18,7 +19,7 @@ from results.html.intervals import intervals
 from results.html.samples import Gallery, galleries
 from results.page.markdown import DASH
 from results.page.measured import leads
-from results.page.pretraining import DIAGNOSTICS, alarms, encoders
+from results.page.pretraining import alarms, encoders
 from results.page.transfers import TITLES, by_mode, protocols
 from results.schema import Column, Row, RunRecord
 from results.scorecard import DECISIVE, interval, next_step, p_value

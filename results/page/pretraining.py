@@ -3,23 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from results.alarms import of_record
+from results.alarms import DIAGNOSTICS, of_record
 from results.frame import Filled, mean_sd
 from results.page.markdown import DASH, escape, spread
 from results.page.markdown import table as markdown_table
 from results.page.measured import Notes, number
 from results.schema import BLIND, COVERAGE_COUNTS, Kind, Row, RunRecord, Status
-
-# Metrics of a pre-training record that are printed, with their headings.
-DIAGNOSTICS = {
-    "probe_feature_std_ratio": "std ratio",
-    "probe_mean_cosine": "mean cosine",
-    "probe_rankme": "effective rank",
-    "probe_con_acc": "contrastive accuracy",
-    "probe_text_nll": "text loss",
-    "probe_visual_use_shuffled": "use of images, others",
-    "probe_visual_use_zeroed": "use of images, black",
-}
 
 
 def pretraining(filled: Filled) -> list[str]:

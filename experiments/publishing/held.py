@@ -27,7 +27,8 @@ def records_of(held: Held) -> list[RunRecord]:
 
 def made_in(held: Held) -> Precision | None:
     """The precision of all its runs: any machine can collate them, whatever it multiplies in itself."""
-    found = {record.resolved["precision"] for record in records_of(held) if record.kind is Kind.TRANSFER}
+    scored = (Kind.TRANSFER, Kind.DIALOGUE)
+    found = {record.resolved["precision"] for record in records_of(held) if record.kind in scored}
     return found.pop() if len(found) == 1 else None
 
 

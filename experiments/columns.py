@@ -1,8 +1,6 @@
 """Columns of the tables that transfer fills: classification, retrieval, captioning, each with its embedded analogue."""
 
-from results.schema import Analogue, Column
-
-_TINY = "tiny"
+from results.schema import EMBEDDED, Analogue, Column
 
 
 def _retrieval(dataset: str, name: str, place: str) -> tuple[Column, ...]:
@@ -18,7 +16,7 @@ def _retrieval(dataset: str, name: str, place: str) -> tuple[Column, ...]:
             benchmark=name,
             meaning=f"{name} test, recall@1 {way}, %",
             share_of_items=True,
-            analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"recall@1 {way} among {place}, %")},
+            analogue={EMBEDDED: Analogue(label=f"toy {name} {label}", meaning=f"recall@1 {way} among {place}, %")},
         )
         for metric, label, way in directions
     )
@@ -40,7 +38,7 @@ def _captioning(dataset: str, name: str, split: str, place: str) -> tuple[Column
             benchmark=name,
             item_scores=_BLEU_COUNTS if metric == "b4" else (),
             meaning=f"{name} {split}, {long} of generated captions, × 100",
-            analogue={_TINY: Analogue(label=f"toy {name} {label}", meaning=f"{long} of captions of {place}, × 100")},
+            analogue={EMBEDDED: Analogue(label=f"toy {name} {label}", meaning=f"{long} of captions of {place}, × 100")},
         )
         for metric, label, long in (("b4", "B@4", "BLEU-4"), ("cider", "C", "CIDEr"))
     )
@@ -58,7 +56,7 @@ IN1K = Column(
     meaning="ImageNet-1k val, top-1 accuracy of an attention probe, %",
     share_of_items=True,
     analogue={
-        _TINY: Analogue(
+        EMBEDDED: Analogue(
             label="pattern acc@1 (IN-1k analogue)",
             meaning=f"top-1 accuracy of an attention probe on 24 classes of {_PATTERNS}, %",
         )
@@ -75,7 +73,7 @@ IN1K_STANDARDISED = Column(
     share_of_items=True,
     meaning="as above, every feature standardised first: tells collapsed from badly scaled features",
     analogue={
-        _TINY: Analogue(
+        EMBEDDED: Analogue(
             label="pattern acc@1, standardised features",
             meaning="as pattern acc@1, every feature standardised first: tells collapsed from badly scaled features",
         )

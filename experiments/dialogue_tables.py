@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from experiments.columns import COCO_CAPTIONING, COCO_RETRIEVAL, IN1K
-from results.schema import Analogue, Column, Row, Table
+from results.schema import EMBEDDED, Analogue, Column, Row, Table
 
-_TINY = "tiny"
 _DOWNLOADED = ("small16", "base16", "large14")  # scales whose benchmarks the embedded corpus has none of
 _LLAVA = (
     "LLaVA-1.5's two stages. What differs from LLaVA-1.5: weight decay 1e-4, the second beta of Adam 0.95 and the "
@@ -34,7 +33,7 @@ def _benchmark(key: str, dataset: str, label: str, meaning: str, analogue: str =
         meaning=meaning,
         share_of_items=share,
         item_scores=("pope_tp", "pope_fp", "pope_fn") if dataset == "pope" else (),
-        analogue={_TINY: Analogue(label=f"toy {label}", meaning=analogue)} if analogue else {},
+        analogue={EMBEDDED: Analogue(label=f"toy {label}", meaning=analogue)} if analogue else {},
         only_at=() if analogue else _DOWNLOADED,
     )
 

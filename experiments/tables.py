@@ -1,5 +1,5 @@
 """The tables, declared. Rows and columns are those of the LCL paper (Tables 1, 2, 3, 5, 6; 4, 10 and 11 in
-dialogue_tables.py); control rows are ours, and so are the last three tables, which ask why and when.
+dialogue_tables.py); control rows are ours, and so are the tables of own_tables.py.
 
 Adding a row is one `Row`, adding a table one `Table` in TABLES. What equal rows of two tables share is found by
 planning (experiments/planning/plan.py): the LCL row on MMC4 stands in Tables 1, 5, 6a and 6b and is trained once a
@@ -8,12 +8,11 @@ seed.
 
 from dataclasses import replace
 
-from experiments.columns import ALL_NINE, COCO_FOUR, IN1K, IN1K_STANDARDISED
+from experiments.columns import ALL_NINE, COCO_FOUR, IN1K_STANDARDISED
 from experiments.configuration.overrides import suggest
 from experiments.dialogue_tables import TABLE4, TABLE10, TABLE11
-from results.schema import Row, Table
-
-_TINY = "tiny"
+from experiments.own_tables import PLACEMENT, REDUNDANCY, budget
+from results.schema import EMBEDDED, Row, Table
 
 
 def _method(label: str, objective: str, data: str, task: str, line: str) -> Row:
@@ -50,7 +49,7 @@ TABLE1 = Table(
             data="mmc4-pair",
             task="labels",
             control=True,
-            only_at=(_TINY,),  # MMC4 has no labels
+            only_at=(EMBEDDED,),  # MMC4 has no labels
         ),
     ),
     paper_csv="table1.csv",
@@ -191,98 +190,11 @@ TABLE3 = Table(
     ),
 )
 
-REDUNDANCY = Table(
-    name="redundancy",
-    title="Redundancy",
-    caption="Does the text's redundancy decide who collapses? One table for each "
-    "`--set data.toyworld_redundancy=0`, `=0.5` and `=0.9`: how often the text of the embedded corpus names what its "
-    "pictures show (paper 3.2). Frozen transfer.",
-    columns=(IN1K, *COCO_FOUR),
-    rows=(
-        Row(label="Flamingo", objective="flamingo", data="mmc4", task="Gen.", only_at=(_TINY,)),
-        Row(label="Emu", objective="emu", data="mmc4", task="Gen. + Reg.", only_at=(_TINY,)),
-        Row(
-            label="LCL without contrast",
-            objective="lcl",
-            data="mmc4",
-            task="Gen.",
-            override={"objectives.lcl.contrast_weight": 0.0},
-            only_at=(_TINY,),
-        ),
-        Row(label="LCL", objective="lcl", data="mmc4", task="Con. + Gen.", only_at=(_TINY,)),
-        Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True, only_at=(_TINY,)),
-    ),
-    paper_csv="table1.csv",
-    cost_reference="LCL",
-)
-
-
-def _placed(label: str, before: float) -> Row:
-    return Row(
-        label=label,
-        objective="lcl",
-        data="mmc4",
-        task="Con. + Gen.",
-        override={} if before == 0.5 else {"data.before_probability": before},
-        only_at=(_TINY,),
-    )
-
-
-PLACEMENT = Table(
-    name="placement",
-    title="Placement",
-    caption="What does LCL's contrast lack beside that of pairs? The context of a picture is what stands before it. "
-    "Its own sentence does where the picture comes second: never, half of the time (the paper's, 4.1), or always. "
-    "Frozen transfer.",
-    columns=(IN1K, *COCO_FOUR),
-    rows=(
-        Row(label="CLIP", objective="clip", data="mmc4-pair", task="Con.", only_at=(_TINY,)),
-        _placed("LCL, pictures first", 1.0),
-        _placed("LCL", 0.5),
-        _placed("LCL, sentences first", 0.0),
-        Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True, only_at=(_TINY,)),
-    ),
-    paper_csv="table1.csv",
-    cost_reference="CLIP",
-)
-
-BUDGETS = (8_000, 16_000, 32_000, 64_000)  # images; the third is the tiny scale's own, so Table 1's runs are reused
-
-
-def _budgets(row: Row) -> tuple[Row, ...]:
-    """A row of Table 1 once for each budget."""
-    return tuple(
-        replace(
-            row,
-            label=f"{row.label}, {images // 1000}k images",
-            override={"pretrain.images": images},
-            paper={},
-            only_at=(_TINY,),
-        )
-        for images in BUDGETS
-    )
-
-
-BUDGET = Table(
-    name="budget",
-    title="Budget",
-    caption="Every method of Table 1 after 8k to 64k images, each budget a schedule of its own: learning jumps, and "
-    "one budget says only when the jump came. Score against training FLOPs compares at equal compute. Frozen "
-    "transfer.",
-    columns=(IN1K, *COCO_FOUR),
-    rows=(
-        *(each for row in TABLE1.rows if not row.control for each in _budgets(row)),
-        Row(label="Random encoder", objective=None, data="mmc4", task="none", control=True, only_at=(_TINY,)),
-    ),
-    paper_csv="table1.csv",
-    cost_reference="",
-)
-
 TABLES = {
     table.name: table
     for table in (
         *(TABLE1, TABLE2, TABLE3, TABLE4, TABLE5, TABLE6A, TABLE6B, TABLE10, TABLE11),
-        *(REDUNDANCY, PLACEMENT, BUDGET),
+        *(REDUNDANCY, PLACEMENT, budget(TABLE1.rows)),
     )
 }
 

@@ -36,7 +36,7 @@ from data.readers import laion
 from data.seeds import generator
 from data.tokenizer import Tokenizer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BYTES = Tokenizer.train_bpe([], 256)
 SOON = 20  # seconds in which a process must be gone, on a busy machine
 
@@ -385,7 +385,7 @@ class Parent:
     """A process that reads with two readers, and their process ids."""
 
     def __init__(self, pages: Path) -> None:
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "data")])
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
         self.process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(PARENT), str(pages)],
             stdout=subprocess.PIPE,

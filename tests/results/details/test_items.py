@@ -149,24 +149,34 @@ def bleu4(scores: dict[str, float]) -> float:
     return 100 * brevity * math.prod(precision) ** 0.25
 
 
+def f1_of_pope(scores: dict[str, float]) -> float:
+    """The mean over its three files, x100, from counts summed file by file."""
+    counted = [[scores[f"pope_{name}_{file}"] for name in ("tp", "fp", "fn")] for file in (1, 2, 3)]
+    return 100 * sum(2 * tp / (2 * tp + fp + fn) for tp, fp, fn in counted) / 3
+
+
+# Metrics that are no mean over items: a score that only they have, their name, and how they come about.
+OF_SUMS = {"bleu_length": ("b4", bleu4), "pope_tp_1": ("pope", f1_of_pope)}
+
+
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
 def test_the_committed_scores_give_the_metrics_of_the_committed_records(path: Path) -> None:
-    """Every metric of every column, recomputed: the means, and BLEU-4 from its counts."""
+    """Every metric of every column, recomputed: the means, and those of summed counts."""
     made = publish.load(path.with_name(path.name.replace(items.SUFFIX, ".jsonl")))
     found = items.load(path)
-    assert found.keys() == {key for key, record in made.records.items() if record.kind is Kind.TRANSFER}
+    assert found.keys() == {key for key, record in made.records.items() if record.items}
     for run_id, scores in found.items():
         values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for (dataset, score, _, _), value in scores.items():
             values[dataset][score].append(float(value))
         metrics = made.records[run_id].metrics
         for dataset, by_score in values.items():
-            for score in by_score.keys() - {name for name in by_score if name.startswith("bleu_")}:
+            for score in (name for name in by_score if not name.startswith(("bleu_", "pope_"))):
                 mean = sum(by_score[score]) / len(by_score[score])
                 assert mean == pytest.approx(metrics[f"{dataset}/{score}"], rel=1e-5, abs=1e-5)
-            if "bleu_length" in by_score:
-                sums = {name: sum(each) for name, each in by_score.items()}
-                assert bleu4(sums) == pytest.approx(metrics[f"{dataset}/b4"], rel=1e-5)
+            sums = {name: sum(each) for name, each in by_score.items()}
+            for metric, made_of in (OF_SUMS[name] for name in OF_SUMS.keys() & sums.keys()):
+                assert made_of(sums) == pytest.approx(metrics[f"{dataset}/{metric}"], rel=1e-5)
 
 
 def test_tables_without_a_transfer_have_an_empty_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from cluster import Cluster
 from sweep_helpers import BUDGET, ROOT, environment, statuses, tables, wait_for
@@ -41,20 +42,32 @@ class Sweep:
         sets = [word for change in changes for word in ("--set", change)]
         return [self.table, "--runs", str(self.runs), "--out", str(self.runs / "out"), *chosen, *sets, *more]
 
-    def call(self, module: str, *arguments: str, path: str = "") -> "subprocess.CompletedProcess[str]":
+    def start(self, module: str, *arguments: str, path: str = "") -> "subprocess.Popen[str]":
         """A command of ours, in a process of its own. path: folder of commands that stand before others."""
         env = {**environment(), **(self.cluster.environment if self.cluster else {})}
         env["PATH"] = f"{path}{os.pathsep}{env['PATH']}" if path else env["PATH"]
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", f"experiments.{module}", *arguments],
-            cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=self.seconds,
+            cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
+    def call(self, module: str, *arguments: str, path: str = "") -> "subprocess.CompletedProcess[str]":
+        """The same, waited for."""
+        process = self.start(module, *arguments, path=path)
+        said = process.communicate(timeout=self.seconds)
+        return subprocess.CompletedProcess(process.args, process.returncode, *said)
+
     def submit(self, *more: str, rows: Sequence[str] = ("clip",), path: str = "") -> str:
-        """Submit it; what the command said."""
-        done = self.call("sweep", *self.command("--launcher", "slurm", *more, rows=rows), path=path)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
+        """Submit it; what the command said until it had. On a busy machine Python takes longer to end than runs to
+        train, which tests want to see training."""
+        process = self.start("sweep", *self.command("--launcher", "slurm", *more, rows=rows), path=path)
+        said = ""
+        for line in process.stderr or ():
+            said += line
+            if " submitted" in line:
+                Thread(target=process.communicate, daemon=True).start()
+                return said
+        raise AssertionError(f"it ended with {process.wait()} and had said: {said}")
 
     def folder(self, start: str) -> Path:
         """The run folder whose name begins so."""

@@ -67,7 +67,8 @@ class Sweep:
             if " submitted" in line:
                 Thread(target=process.communicate, daemon=True).start()
                 return said
-        raise AssertionError(f"it ended with {process.wait()} and had said: {said}")
+        assert process.wait() == 0, said
+        return said
 
     def folder(self, start: str) -> Path:
         """The run folder whose name begins so."""

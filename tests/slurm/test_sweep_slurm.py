@@ -69,10 +69,10 @@ def test_a_signal_saves_and_requeues_and_the_result_is_the_same(on: On, referenc
         time.sleep(0.02)
     sweep.done("pretrain-clip")
     assert sweep.trained("pretrain-clip") == reference.trained("pretrain-clip")
-    stopped, done = sweep.attempts("pretrain-clip")
-    assert (stopped.ended, done.ended) == ("stopped", "done") and f"SIG{number}" in stopped.reason
-    # The second signal may have met the job before it began again: then SLURM requeues it once more.
-    assert done.job == stopped.job and stopped.log.endswith("-r0.log") and re.search(r"-r[12]\.log$", done.log)
+    stopped, *again, done = sweep.attempts("pretrain-clip")
+    assert f"SIG{number}" in stopped.reason and len(again) <= 1  # the second may meet the job that goes on
+    assert [each.ended for each in (stopped, *again, done)] == [*["stopped"] * (1 + len(again)), "done"]
+    assert done.job == stopped.job and stopped.log.endswith("-r0.log") and not done.log.endswith("-r0.log")
 
 
 @pytest.mark.parametrize("controller", ["preempt_send_user_signal", ""])

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from results.alarms import DIAGNOSTICS
-from results.canonical import plain
 from results.details.curves import Curves
 from results.details.items import Scores
 from results.details.samples import Samples
@@ -21,6 +20,7 @@ from results.page.markdown import DASH
 from results.page.measured import leads
 from results.page.pretraining import alarms, encoders
 from results.page.transfers import TITLES, by_mode, protocols
+from results.record import as_json
 from results.schema import Column, Row, RunRecord
 from results.scorecard import DECISIVE, interval, next_step, p_value
 from results.statistics.hypotheses import Judged, Verdict
@@ -234,7 +234,7 @@ def _mean(values: Sequence[float], form: str) -> Cell:
 
 def canonical(record: RunRecord) -> str:
     """A record as indented JSON, its whole configuration in it."""
-    held = {**plain(record), "spec": record.resolved, "defaults": {}}
+    held = {**as_json(record), "spec": record.resolved, "defaults": {}}
     return json.dumps(held, indent=1, ensure_ascii=False)
 
 

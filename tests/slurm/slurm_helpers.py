@@ -54,7 +54,11 @@ class Sweep:
     def call(self, module: str, *arguments: str, path: str = "") -> "subprocess.CompletedProcess[str]":
         """The same, waited for."""
         process = self.start(module, *arguments, path=path)
-        said = process.communicate(timeout=self.seconds)
+        try:
+            said = process.communicate(timeout=self.seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
     def submit(self, *more: str, rows: Sequence[str] = ("clip",), path: str = "") -> str:

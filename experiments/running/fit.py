@@ -79,10 +79,11 @@ class Optimisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """How often a run writes: metrics by steps, checkpoints by seconds."""
+    """How often a run writes: metrics by steps, checkpoints by seconds, rarer where one takes long to write."""
 
     log_every: int = 25
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = 30.0  # between two of them at least
+    checkpoint_share: float = 0.05  # of the time, at most: a language model's is gigabytes
 
 
 class NonFiniteLoss(RuntimeError):
@@ -141,7 +142,7 @@ def fit(
     probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
     module.train()
     terms = TermItems(start, stream.steps)
-    saved_at = time.monotonic()
+    saved_at, saving = time.monotonic(), 0.0
     with between_steps() as stop:
         for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
             torch.manual_seed(stable_seed(seed, "step", step, *([rank()] if rank() else [])))
@@ -168,15 +169,18 @@ def fit(
                     metrics.append({"step": step, **last})
             if is_writer():
                 run.progress.update(done, stream.steps, last)
-            due = time.monotonic() - saved_at > cadence.checkpoint_seconds and done < stream.steps
+            apart = max(cadence.checkpoint_seconds, saving / cadence.checkpoint_share)
+            due = time.monotonic() - saved_at > apart and done < stream.steps
             heard = everyone([stop.by.name if stop.by else "", due], device)
             asked = [f"{name}{f' on rank {r}' * (len(heard) > 1)}" for r, (name, _) in enumerate(heard) if name]
             if asked or heard[0][1]:
                 if is_writer():
                     run.may_write()
                 state = {"stream": stream.state(), "last": last}
+                began = time.monotonic()
                 checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
                 saved_at = time.monotonic()
+                saving = saved_at - began
                 if asked:
                     others = f" and {len(asked) - 1} others" if len(asked) > 1 else ""
                     raise Stopped(f"stopped by {asked[0]}{others} after step {done} of {stream.steps}")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ from experiments.running.stopping import SIGNALS, Stopped
 from objectives.functional import Losses, Term
 
 STEPS = 20
-EVERY_STEP = Cadence(log_every=1, checkpoint_seconds=0.0)
+EVERY_STEP = Cadence(log_every=1, checkpoint_seconds=0.0, checkpoint_share=math.inf)
 PLAN = Optimisation(warmup_steps=3, clip_norm=1.0)
 
 
@@ -203,6 +204,23 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, uninterru
     assert same(train(tmp_path, Numbered(seen.append)), uninterrupted[0])
     assert seen[0] == 6
     assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted[1]
+
+
+def test_a_checkpoint_that_takes_long_is_written_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved = [0.0], list[int]()
+
+    def save(folder: Path, step: int, *given: object) -> None:
+        saved.append(step)
+        clock[0] += 4.0  # seconds that a checkpoint takes, four steps
+
+    monkeypatch.setattr("experiments.running.fit.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(checkpoint, "save", save)
+
+    def passes(step: int) -> None:
+        clock[0] += 1.0
+
+    train(tmp_path, Numbered(passes), cadence=Cadence(checkpoint_seconds=2.0, checkpoint_share=0.5))
+    assert saved == [3, 12]  # after more than 2 seconds, and then after more than 4 / 0.5
 
 
 def test_without_a_checkpoint_a_killed_run_starts_again(tmp_path: Path, uninterrupted: tuple[nn.Module, bytes]) -> None:

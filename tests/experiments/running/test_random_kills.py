@@ -3,6 +3,7 @@
 The run is killed again and again until it is done. The moments differ every time, so repeating this file tries more.
 """
 
+import math
 import os
 import signal
 import time
@@ -37,7 +38,9 @@ def left(place: Place, run_id: str) -> tuple[bytes, bytes]:
 def test_killed_at_any_moment_a_run_ends_as_one_that_was_not(
     tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrain, "Cadence", lambda: Cadence(log_every=1, checkpoint_seconds=0.0))
+    monkeypatch.setattr(
+        pretrain, "Cadence", lambda: Cadence(log_every=1, checkpoint_seconds=0.0, checkpoint_share=math.inf)
+    )
     monkeypatch.setattr(pretrain.cost, "measure", lambda *_: Cost(0.0, 0, 0.0))  # takes longer than a step
     monkeypatch.setattr(pretrain, "visual_use", lambda *_: None)
     whole, killed = (small_place(corpora, tmp_path / name, CHANGES) for name in ("whole", "killed"))

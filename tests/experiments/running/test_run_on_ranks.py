@@ -1,6 +1,7 @@
 """A run that several processes do: one owner, one record, one process's encoder; killed, any number of them go on."""
 
 import functools
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -40,7 +41,9 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
     """Process ids of the other ranks, once they are started; each step saves a checkpoint."""
-    monkeypatch.setattr(pretrain, "Cadence", lambda: Cadence(log_every=1, checkpoint_seconds=0.0))
+    monkeypatch.setattr(
+        pretrain, "Cadence", lambda: Cadence(log_every=1, checkpoint_seconds=0.0, checkpoint_share=math.inf)
+    )
     pids: dict[int, int] = {}
     start = members._Others.start
 

@@ -82,6 +82,7 @@ class CausalLM(Decoder):
         self.decoder: Any = whole.base_model
         self.head = None if head.weight is embedding.weight else head
         self.width: int = embedding.weight.shape[1]
+        self.positions: int = whole.config.max_position_embeddings
         ids = torch.arange(_CHECKED)[None] % embedding.num_embeddings
         with torch.no_grad():
             x, seen = self.embed(ids), DynamicCache()

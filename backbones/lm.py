@@ -25,6 +25,7 @@ class Decoder(nn.Module, ABC):
     """What a head needs of a language model it reads or writes with; ours, or one from elsewhere (llm.py)."""
 
     width: int
+    positions: int  # tokens that a row may have
     kept_per_token: int  # numbers that `read_on` keeps of a token: keys and values of all layers
 
     @abstractmethod
@@ -61,7 +62,7 @@ class LanguageModel(Decoder):
                 "use the tokenizer of that model, or a size whose vocabulary is open"
             )
         self.size, self.width, self.depth, self.vocab_size = size, size.width, size.depth, vocab_size
-        self.kept_per_token = 2 * size.depth * size.width
+        self.positions, self.kept_per_token = size.positions, 2 * size.depth * size.width
         config = OPTConfig(
             vocab_size=vocab_size,
             hidden_size=size.width,

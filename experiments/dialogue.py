@@ -9,9 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from experiments.command.exits import EXIT_DONE, EXIT_INCOMPLETE, ended
+from experiments.command.one_run import do
 from experiments.configuration.config import LLM, TEXT_LM, RunConfig
 from experiments.configuration.corpora import with_embedded
 from experiments.configuration.dialogue import key
@@ -70,9 +71,11 @@ def run(options: argparse.Namespace) -> int:
     from experiments.launching import preflight  # imports torch: what a typo can be told without comes before
     from experiments.launching.dialogue import check_dialogue
 
-    if not (options.encoder / record.RECORD_FILE).is_file():
+    path = options.encoder / record.RECORD_FILE
+    if not path.is_file() or record.read(path).status is not Status.DONE:
         raise ConfigError(f"--encoder {options.encoder} is no finished run; give the folder of a pre-training")
     scale, runs = get_scale(options.scale), options.encoder.resolve().parent
+    _refuse_twice(parse(options.set))
     config = apply(scale.config, {**parse(options.set), "data.dialogue": str(options.data.resolve())})
     if options.llm is not None:
         config = apply(config, {"data.llm": _local(options.llm), "language.dialogue": LLM})
@@ -84,10 +87,25 @@ def run(options: argparse.Namespace) -> int:
     else:
         check_dialogue(planned, place)
     for each in planned:
-        _do(place, each, scale.name)
+        do(place, each, scale.name)
     found = record.read(runs / planned[-1].run_id / record.RECORD_FILE)
     print("\n".join(_page(options, found)))
     return EXIT_DONE if found.status is Status.DONE else EXIT_INCOMPLETE
+
+
+def _refuse_twice(settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError for settings that options of this command give."""
+    for name, option in _OPTIONS.items():
+        if name in settings:
+            raise ConfigError(f"--set {name}={settings[name]}: here it is {option}")
+
+
+_OPTIONS = {
+    "transfer_seed": "--seed",
+    "data.dialogue": "--data",
+    "data.llm": "--llm",
+    "language.dialogue": "--llm, or without it the captioning language model",
+}
 
 
 def _local(source: str) -> str:
@@ -125,14 +143,6 @@ def _planned(options: argparse.Namespace, config: RunConfig, known: Mapping[str,
     start = Start(inputs, tuple(inputs[each] for each in ("encoder", TEXT_LM) if each in inputs))
     runs = planned_stages(config, Suite(), known, start, mode=options.mode, seed=options.seed, benchmarks=NAMES)
     return [*needs, *runs]
-
-
-def _do(place: Place, planned: PlannedRun, scale: str) -> None:
-    from experiments.running.lifecycle import execute
-
-    planned.written.save(place.runs / planned.run_id)
-    print(planned.run_id, file=sys.stderr, flush=True)
-    execute(planned.run_id, place, scale, bar=True)
 
 
 def _page(options: argparse.Namespace, found: RunRecord) -> list[str]:

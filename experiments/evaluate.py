@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from experiments.command.exits import EXIT_DONE, EXIT_INCOMPLETE, ended
+from experiments.command.one_run import do, is_done
 from experiments.configuration.config import LLM, RunConfig
 from experiments.configuration.corpora import TASKS, with_embedded
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
@@ -104,14 +105,14 @@ def evaluate(options: argparse.Namespace) -> int:
     runs = [*([] if encoder is None else [encoder]), *others.values(), *transfers]
     if problems := dict.fromkeys(run.problem for run in runs if run.problem):
         raise ConfigError(f"{'; '.join(problems)}: set the folders with --set, or choose other --tasks")
-    preflight.check([run for run in runs if not _done(place, run)], place)
+    preflight.check([run for run in runs if not is_done(place, run)], place)
     for run in runs:
-        _do(place, run, scale.name)
+        do(place, run, scale.name)
     found = [_evaluated(place, run) for run in transfers]
     blind = None
     if BASELINE in tasks:
         baseline, _ = resolver.transfer(config, replace(row, mode=BLIND), BASELINE, None, options.seed)
-        blind = _evaluated(place, baseline) if _done(place, baseline) else None
+        blind = _evaluated(place, baseline) if is_done(place, baseline) else None
     print("\n".join(page(title, found, blind)))
     return EXIT_DONE if all(each.record.status is Status.DONE for each in found) else EXIT_INCOMPLETE
 
@@ -164,22 +165,10 @@ def _encoder(options: argparse.Namespace, place: Place, config: RunConfig) -> Pl
     parts = Written.load(folder)
     if not isinstance(parts.whole, PretrainSpec):
         raise ConfigError(f"{folder} is a {parts.whole.kind.value} run; give the folder of a pre-training")
-    return PlannedRun(spec=parts.whole, written=parts, needs=(), problem="", used_by=(), weight=0)
-
-
-def _done(place: Place, run: PlannedRun) -> bool:
-    path = place.runs / run.run_id / record.RECORD_FILE
-    return path.exists() and record.read(path).status is Status.DONE
-
-
-def _do(place: Place, run: PlannedRun, scale: str) -> None:
-    from experiments.running.lifecycle import execute
-
-    if _done(place, run):
-        return
-    run.written.save(place.runs / run.run_id)
-    print(run.run_id, file=sys.stderr, flush=True)
-    execute(run.run_id, place, scale, bar=True)
+    encoder = PlannedRun(spec=parts.whole, written=parts, needs=(), problem="", used_by=(), weight=0)
+    if not is_done(place, encoder):
+        raise ConfigError(f"{folder} is no finished run; finish it by the command that began it")
+    return encoder
 
 
 def _evaluated(place: Place, run: PlannedRun) -> Evaluated:

@@ -34,7 +34,7 @@ DATA_ROOMS = {
     "convert": ("loading", "readers"),
     "toyworld": (),
     "audit": ("loading",),
-    "dialogue": (),
+    "dialogue": ("loading",),
 }
 # The rooms of results/, each of which may use those before it; the ground floor is open to all of them.
 RESULTS_ROOMS = ("details", "statistics", "page", "html")

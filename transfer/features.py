@@ -14,8 +14,10 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +42,7 @@ FORMAT = 1  # bump when equal keys would give other numbers or another layout
 BATCH = 256
 CHECKED = 64  # items recomputed at every use
 CROP_BYTES = 256 * 2**20  # of crops held by a process
+DEAD_SECONDS = 3600.0  # without a write, after which an extraction is taken to have been killed
 TOLERANCE = 1e-2  # of the features' standard deviation (our choice)
 # A value may also differ by the rounding of the format it is computed in: two units in the last place.
 _ROUNDING: dict[Precision, float] = {"fp32": 2.0**-22, "bf16": 2.0**-6}
@@ -172,6 +175,7 @@ def _write(
     free = shutil.disk_usage(folder.parent).free
     if free < need:
         raise _disk_full(split, need, free, folder.parent)
+    _remove_dead(folder)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
     try:
         # Plain writes, not a writable memory map: on a full disk a map ends the process with SIGBUS.
@@ -196,6 +200,15 @@ def _write(
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_dead(folder: Path) -> None:
+    """Remove what was left of extractions of the same features that were killed: nothing has been written for long."""
+    for partial in folder.parent.glob(f"{folder.name}.partial-*"):
+        with suppress(OSError):  # it was finished, or removed by another, meanwhile
+            written = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
+            if time.time() - written > DEAD_SECONDS:
+                shutil.rmtree(partial)
 
 
 def _publish(partial: Path, folder: Path) -> None:

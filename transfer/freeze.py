@@ -12,13 +12,11 @@ from typing import Protocol
 
 from torch import nn
 
+from backbones.kinds import weights
 from backbones.tower import add_drop_path, layer_scales
 from transfer.base import TransferHead, VisionTuning
 from transfer.encoder import fingerprint
 from transfer.pictures import Tuned
-
-# Weight decay shrinks these. Norms, biases, queries, layer scales and the logit scale are parameters of other kinds.
-_DECAYED = (nn.Linear, nn.Embedding, nn.Conv2d)
 
 
 class Rates(Protocol):
@@ -36,7 +34,7 @@ class Rates(Protocol):
 
     @property
     def weight_decay(self) -> float:
-        """Of weights of linear layers, embeddings and convolutions."""
+        """Of weights (backbones/kinds.py)."""
         ...
 
 
@@ -101,7 +99,7 @@ def full_transfer(tuned: Tuned, config: FullRates) -> tuple[ParameterGroup, ...]
     tuned.train()
     vision = {id(parameter) for parameter in tuned.vision.parameters()}
     scales = layer_scales(tuned.vision, config.vision.layer_decay)
-    decayed = _decayed(tuned.vision)
+    decayed = weights(tuned.vision)
     groups: dict[tuple[float, bool], dict[str, nn.Parameter]] = {}
     for name, parameter in tuned.named_parameters():
         if id(parameter) in vision:
@@ -123,7 +121,7 @@ def full_transfer(tuned: Tuned, config: FullRates) -> tuple[ParameterGroup, ...]
 def _head_groups(head: TransferHead, config: Rates, without: Collection[int]) -> tuple[ParameterGroup, ...]:
     """New and pretrained parts of a head, apart by what weight decay shrinks; parameters with those ids left out."""
     warm = {id(parameter) for part in head.pretrained() for parameter in part.parameters()}
-    decayed = _decayed(head)
+    decayed = weights(head)
     groups = []
     for part, lr in (("new", config.lr), ("pretrained", config.lr_pretrained)):
         for rule, weight_decay in (("decay", config.weight_decay), ("no_decay", 0.0)):
@@ -137,7 +135,3 @@ def _head_groups(head: TransferHead, config: Rates, without: Collection[int]) ->
             if parameters:
                 groups.append(ParameterGroup(f"{part}_{rule}", parameters, lr, weight_decay))
     return tuple(groups)
-
-
-def _decayed(module: nn.Module) -> set[int]:
-    return {id(part.weight) for part in module.modules() if isinstance(part, _DECAYED)}

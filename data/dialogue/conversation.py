@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.errors import CorpusError
@@ -28,6 +28,7 @@ class Flaw(StrEnum):
     EMPTY_ANSWER = "empty_answer"  # nothing to learn
     MARKER = "marker"  # a picture without one `<image>` in one question
     MISSING_IMAGE = "missing_image"
+    UNREADABLE = "unreadable"  # the picture is there and cannot be decoded
     NOT_A_PAIR = "not_a_pair"  # the plain template takes one picture and one answer
 
 
@@ -102,6 +103,8 @@ def _conversation(record: Any, number: int) -> Conversation | Flawed:
         return flawed(Flaw.EMPTY_ANSWER, "an answer is empty")
     shown = None
     if image is not None:
+        if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+            return flawed(Flaw.SCHEMA, f"picture {image!r} leads out of the folder of pictures")
         marked = [place for place, text in enumerate(questions) if MARKER in text]
         if sum(text.count(MARKER) for _, text in turns) != 1 or not marked:
             return flawed(Flaw.MARKER, f"{image} needs one {MARKER} in one question")

@@ -52,8 +52,12 @@ class Example:
         return len(self.ids)
 
 
-def tokenised(item_id: str, pieces: Sequence[Piece], tokenizer: SpanTokenizer, slots: int, longest: int) -> Example:
+def tokenised(
+    item_id: str, pieces: Sequence[Piece], tokenizer: SpanTokenizer, slots: int, longest: int | None
+) -> Example:
     """BOS and the pieces; a picture takes `slots` positions, and text is cut after `longest` tokens.
+
+    longest: None where nothing may be cut, as of a question that is to be answered.
 
     Raises CorpusError where that would cut a picture: what is asked about it would be answered without it.
     """
@@ -61,7 +65,7 @@ def tokenised(item_id: str, pieces: Sequence[Piece], tokenizer: SpanTokenizer, s
     rows: list[tuple[int, TokenType, bool]] = [(special.bos, TokenType.BOS, False)]
     for piece in pieces:
         if piece is Mark.IMAGE:
-            if len(rows) + slots > longest:
+            if longest is not None and len(rows) + slots > longest:
                 raise CorpusError(
                     f"{item_id}: its picture takes {slots} tokens from number {len(rows)} on, but a conversation has "
                     f"{longest}; allow more tokens, or leave the conversation out"
@@ -75,4 +79,4 @@ def tokenised(item_id: str, pieces: Sequence[Piece], tokenizer: SpanTokenizer, s
                 for token, start, end in tokenizer.spans(piece.text)
             ]
     ids, kinds, learned = zip(*rows[:longest], strict=True)
-    return Example(ids, kinds, learned, max(0, len(rows) - longest))
+    return Example(ids, kinds, learned, len(rows) - len(ids))

@@ -7,9 +7,10 @@ of pre-training corpora (progress.py). Of a test set every picture must be there
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -116,6 +117,35 @@ def refuse_unreadable(split: Split, cache: Path | None = None) -> None:
         )
 
 
+def unreadable_files(folder: Path, names: Sequence[str], called: str, cache: Path | None = None) -> Mapping[str, str]:
+    """Of pictures below a folder those that are not there or cannot be decoded, by name, and why.
+
+    called: for the progress bar. cache: folder in which they are remembered while the files stay as they are.
+    """
+
+    def sample(index: int) -> RawDocument:
+        ref = ImageRef(_Below(folder / names[index]), names[index])
+        return RawDocument(f"{called}/{names[index]}", (), (ref,), (None,), (None,))
+
+    key = _key(f"{called} {len(names)}", chain(names, _stamps(sample, len(names))))
+    found = _unreadable(sample, len(names), called, key, cache)
+    return {names[index]: f"{cause}: {message}" for index, (cause, message) in found.items()}
+
+
+@dataclass(frozen=True)
+class _Below:
+    """A file, by a path that was found safe."""
+
+    path: Path
+
+    def __call__(self) -> bytes:
+        """The bytes. Raises BadImage where there are none."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise BadImage(Cause.MISSING_IMAGE, f"{self.path.name}: {error.strerror}") from error
+
+
 @dataclass(frozen=True)
 class _Chosen:
     """Loads the i-th picture of those kept; picklable."""
@@ -190,7 +220,11 @@ def _stamps(sample: Sample, count: int) -> Iterator[str]:
         found = sample(index)
         path = getattr(found.images[0].read, "path", None) if isinstance(found, RawDocument) else None
         if path is not None and path != last:  # pictures in a tar lie side by side
-            last, about = path, path.stat()
+            last = path
+            if not path.exists():
+                yield f"{path.name} missing"
+                continue
+            about = path.stat()
             yield f"{path.name} {about.st_size} {about.st_mtime_ns}"
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.running.attempts import Held, LeaseLost
 from experiments.running.stopping import Stopped, stoppable
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE, EXIT_STOPPED = 0, 1, 2, 3, 130
@@ -33,6 +34,9 @@ def ended(command: Callable[[], int], runs: Path) -> int:
     except OSError as error:
         print(f"error: {_said(error, runs)}", file=sys.stderr)
         return EXIT_FAILED
+    except (Held, LeaseLost) as error:
+        print(f"error: {error}; run the same command again when that has ended", file=sys.stderr)
+        return EXIT_INCOMPLETE
     except (KeyboardInterrupt, Stopped):
         print("stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_STOPPED

@@ -133,14 +133,16 @@ def _wait_for(run_ids: Sequence[str], machine: Machine) -> None:
 
 def _in_vain(folder: Path, slurm: SlurmConfig) -> str:
     """Why this job is not tried once more, "" where it is: it would be requeued for ever and get no further."""
-    from experiments.running import attempts, checkpoint
+    from experiments.running import attempts
+    from experiments.running.saved import saved
 
-    step = checkpoint.newest_step(folder / "checkpoint")
-    found = attempts.in_vain(folder, job_id(), step)
+    now = saved(folder)
+    found = attempts.in_vain(folder, job_id(), now)
     if len(found) < slurm.attempts:
         return ""
+    after = f"step {now.step}" + (f" and answer {now.answers}" if now.answers else "")
     return (
-        f"job {job_id()} has begun {len(found)} times and saved nothing after step {step} (slurm.attempts is "
+        f"job {job_id()} has begun {len(found)} times and saved nothing after {after} (slurm.attempts is "
         f"{slurm.attempts}); the last was {found[0].reason or 'killed'}; give it more time with --set slurm.time, now "
         f"{slurm.time} min, or --set slurm.signal_seconds, now {slurm.signal_seconds}; the log is {found[0].log}"
     )

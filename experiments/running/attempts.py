@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from results.record import RECORD_FILE, RecordError, read, write_atomic
 from results.schema import Status
@@ -33,6 +33,16 @@ BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 
 Ended = Literal["", "done", "failed", "blocked", "stopped"]
+
+
+class Saved(NamedTuple):
+    """What a run has on disk to go on from (saved.py)."""
+
+    step: int = 0  # of the newest checkpoint; 0 without one
+    answers: int = 0  # of a dialogue run
+
+
+NOTHING_SAVED = Saved()
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ class Attempt:
     ended: Ended = ""
     reason: str = ""
     seconds: float = 0.0  # of work, once it has ended
-    from_step: int = 0  # of the newest checkpoint when it began; 0 without one
+    from_step: int = 0  # what was saved when it began
+    from_answers: int = 0
 
     @property
     def who(self) -> str:
@@ -91,9 +102,13 @@ def spent(folder: Path, before: int) -> float:
     return total
 
 
-def in_vain(folder: Path, job: str, step: int) -> list[Attempt]:
-    """The latest attempts of a job, in a row, that went on from that step: it is the newest one saved by now."""
-    return list(takewhile(lambda each: each.job == job and each.from_step == step, reversed(every(folder))))
+def in_vain(folder: Path, job: str, now: Saved) -> list[Attempt]:
+    """The latest attempts of a job, in a row, that went on from what there is now."""
+
+    def got_nowhere(each: Attempt) -> bool:
+        return each.job == job and (each.from_step, each.from_answers) == now
+
+    return list(takewhile(got_nowhere, reversed(every(folder))))
 
 
 def alive(folder: Path, attempt: Attempt) -> bool:
@@ -173,7 +188,7 @@ class Lease:
             thread.join()
 
 
-def claim(folder: Path, job: str = "", log: str = "", from_step: int = 0) -> Lease:
+def claim(folder: Path, job: str = "", log: str = "", begins_from: Saved = NOTHING_SAVED) -> Lease:
     """Take a run. Raises Held where another is at it, OSError where the folder cannot be written."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     while True:
@@ -190,7 +205,8 @@ def claim(folder: Path, job: str = "", log: str = "", from_step: int = 0) -> Lea
             job=job,
             log=log,
             began=time.time(),
-            from_step=from_step,
+            from_step=begins_from.step,
+            from_answers=begins_from.answers,
         )
         try:
             descriptor = os.open(_path(folder, attempt.number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -229,7 +245,7 @@ def _text(attempt: Attempt) -> str:
     return json.dumps(asdict(attempt), indent=1) + "\n"
 
 
-_LATER = {"from_step": 0}  # fields that files of earlier versions lack
+_LATER = {"from_step": 0, "from_answers": 0}  # fields that files of earlier versions lack
 
 
 def _read(folder: Path, number: int) -> Attempt:

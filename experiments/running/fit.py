@@ -84,6 +84,8 @@ class Cadence:
     log_every: int = 25
     checkpoint_seconds: float = 30.0  # between two of them at least
     checkpoint_share: float = 0.05  # of the time, at most: a language model's is gigabytes
+    checkpoint_within: float = 1800.0  # seconds, however long one took
+    at_end: bool = False  # one more after the last step: what follows takes long, and needs the weights
 
 
 class NonFiniteLoss(RuntimeError):
@@ -169,8 +171,8 @@ def fit(
                     metrics.append({"step": step, **last})
             if is_writer():
                 run.progress.update(done, stream.steps, last)
-            apart = max(cadence.checkpoint_seconds, saving / cadence.checkpoint_share)
-            due = time.monotonic() - saved_at > apart and done < stream.steps
+            apart = max(cadence.checkpoint_seconds, min(saving / cadence.checkpoint_share, cadence.checkpoint_within))
+            due = time.monotonic() - saved_at > apart if done < stream.steps else cadence.at_end
             heard = everyone([stop.by.name if stop.by else "", due], device)
             asked = [f"{name}{f' on rank {r}' * (len(heard) > 1)}" for r, (name, _) in enumerate(heard) if name]
             if asked or heard[0][1]:

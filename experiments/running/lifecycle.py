@@ -25,6 +25,7 @@ from experiments.running.distributed.members import ranks_of
 from experiments.running.hardware import environment
 from experiments.running.outcome import Outcome, Owned
 from experiments.running.progress import Progress
+from experiments.running.saved import saved
 from experiments.running.stages.dialogue import dialogue
 from experiments.running.stages.foreign import taken_in
 from experiments.running.stages.pretrain import pretrain
@@ -74,8 +75,7 @@ def execute(
     folder = place.runs / run_id
     if is_done(folder):
         return Status.DONE
-    step = checkpoint.newest_step(folder / "checkpoint")
-    with stoppable(), claim(folder, job, log, step).beating() as lease:
+    with stoppable(), claim(folder, job, log, saved(folder)).beating() as lease:
         if is_done(folder):  # by another, a moment ago
             lease.end("done")
             return Status.DONE

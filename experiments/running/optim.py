@@ -14,11 +14,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from backbones.kinds import matrices as linear_maps
+from backbones.kinds import weights
 from experiments.configuration.config import Algorithm
-
-# Weight decay shrinks the weights of these. Norms, biases, queries, class tokens, positions that are a bare parameter,
-# layer scales, gates and temperatures are parameters of other kinds (open_clip exempts them by their shape).
-_DECAYED = (nn.Linear, nn.Embedding, nn.Conv2d)
 
 
 class Group(TypedDict):
@@ -36,28 +34,18 @@ def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, matri
     matrices: trains the weights of linear layers; everything else trains with AdamW. A weight that an embedding holds
     as well (a tied head) counts as an embedding.
     """
-    kinds: dict[int, type] = {
-        id(layer.weight): type(layer) for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)
-    }
-    kinds |= {id(layer.weight): nn.Embedding for layer in module.modules() if isinstance(layer, nn.Embedding)}
+    decayed, linear = weights(module), linear_maps(module)
     groups: dict[tuple[Algorithm, bool, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad:
-            kind = kinds.get(id(parameter), nn.Parameter)
-            algorithm: Algorithm = matrices if issubclass(kind, nn.Linear) else "adamw"
+            algorithm: Algorithm = matrices if id(parameter) in linear else "adamw"
             # torch's optimisers take many parameters at once, all of them sharded or none.
-            group = (algorithm, issubclass(kind, _DECAYED), isinstance(parameter, DTensor))
+            group = (algorithm, id(parameter) in decayed, isinstance(parameter, DTensor))
             groups.setdefault(group, []).append(parameter)
     return [
         {"params": params, "algorithm": algorithm, "peak": lr, "weight_decay": weight_decay if decays else 0.0}
         for (algorithm, decays, _), params in groups.items()
     ]
-
-
-def matrices_of(module: nn.Module) -> set[int]:
-    """Ids of the weights of linear layers, as `parameter_groups` takes them: a tied head is an embedding."""
-    embedded = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
-    return {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)} - embedded
 
 
 def optimizers(groups: Sequence[Group], betas: tuple[float, float], eps: float) -> list[Optimizer]:

@@ -6,9 +6,11 @@ Labels are compared with an implementation that shares nothing with ours: it cou
 import json
 import random
 from collections import Counter
+from io import BytesIO
 
 import pytest
 from llm_helpers import tokenizer as hub_tokenizer
+from PIL import Image
 
 from backbones.llm import LlmTokenizer
 from data.batch import TokenType
@@ -16,7 +18,9 @@ from data.dialogue.conversation import Conversation, Flaw, Round, read_conversat
 from data.dialogue.example import tokenised
 from data.dialogue.order import batches
 from data.dialogue.template import SYSTEM, as_text, asked, fits, written
+from data.dialogue.usable import usable
 from data.errors import CorpusError
+from data.loading import readable
 from data.tokenizer import Tokenizer
 
 TEXTS = [
@@ -111,6 +115,50 @@ def test_flaws(read, entry, flaw):
     assert read(entry).flaw is flaw
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.jpg", "a/../../secret.jpg"])
+def test_no_picture_lies_outside_the_folder_of_pictures(read, name):
+    assert read(record(["<image>", "A cup"], image=name)).flaw is Flaw.SCHEMA
+
+
+def pictured(folder, bad):
+    """Eight records with a picture each, of which those in `bad` have such bytes instead."""
+    fine = BytesIO()
+    Image.new("RGB", (20, 20), "red").save(fine, "JPEG")
+    for at in range(8):
+        (folder / f"{at}.jpg").write_bytes(bad.get(at, fine.getvalue()))
+    records = [record(["<image>\nWhat?", "A cup"], image=f"{at}.jpg") | {"id": f"k{at}"} for at in range(8)]
+    (folder / "tune.json").write_text(json.dumps(records))
+    return folder / "tune.json"
+
+
+def test_pictures_that_cannot_be_decoded_are_counted_and_left_out_up_to_the_limit(tmp_path, monkeypatch):
+    path = pictured(tmp_path, {2: b"<html>404</html>", 5: b""})
+    (tmp_path / "7.jpg").unlink()
+
+    def look(limit):
+        return usable(path, tmp_path, "vicuna_v1", max_broken=limit, cache=tmp_path / "cache")
+
+    found = look(0.5)
+    assert [each.item_id for each in found.conversations] == ["k0", "k1", "k3", "k4", "k6"]
+    assert found.left_out == {Flaw.UNREADABLE: 2, Flaw.MISSING_IMAGE: 1}
+    assert found.coverage == {"documents": 5, "skipped": 3, "unreadable": 2, "missing_image": 1}
+    with pytest.raises(
+        CorpusError, match=r"3 of 8 records cannot.* 38%; .*max_broken=0.3\. .*as k2: 2.jpg: decode_err"
+    ):
+        look(0.3)
+    monkeypatch.setattr(readable, "open_image", None)  # looked at once, while the files stay as they are
+    assert look(0.5) == found
+    monkeypatch.undo()
+    (tmp_path / "5.jpg").write_bytes((tmp_path / "0.jpg").read_bytes())
+    assert "k5" in {each.item_id for each in look(0.5).conversations}
+
+
+def test_nothing_to_learn_from_is_refused(tmp_path):
+    (tmp_path / "tune.json").write_text("[]")
+    with pytest.raises(CorpusError, match="holds no conversation that can be learned from .it is empty"):
+        usable(tmp_path / "tune.json", tmp_path, "turns", max_broken=1.0)
+
+
 def test_a_file_that_is_no_list_is_refused(tmp_path):
     for content, words in (("{}", "holds dict"), ("[", "is no JSON")):
         (tmp_path / "x.json").write_text(content)
@@ -174,6 +222,13 @@ def test_text_is_cut_and_counted_and_a_picture_never_is(tokens):
     for conversation, longest in ((first, at - 1), (second, at)):
         with pytest.raises(CorpusError, match=r"k1: its picture takes 4 tokens from number \d+ on, but"):
             tokenised("k1", written(conversation, "vicuna_v1"), tokens, SLOTS, longest)
+
+
+def test_a_question_that_is_asked_is_never_cut(tokens):
+    pieces = asked("What is it? " * 50, True, "vicuna_v1")
+    whole, cut = (tokenised("q", pieces, tokens, SLOTS, longest) for longest in (None, 200))
+    assert whole.cut == 0 and whole.ids[: len(cut)] == cut.ids and cut.cut == len(whole) - 200 > 0
+    assert tokens.decode(list(whole.ids)[-30:]).endswith("ASSISTANT:")
 
 
 def test_batches_hold_one_modality_once_each_and_the_longest_first():

@@ -1,9 +1,11 @@
 """`python -m experiments.dialogue`: two stages on an encoder, frozen, full and blind, scored and resumed."""
 
 import json
+import shutil
 
 import pytest
-from llm_helpers import MODELS, saved
+from llm_helpers import MODELS, SHAPE, saved
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from data.toyworld.dialogue import write_dialogue
 from data.toyworld.spec import ToyDialogueSpec
@@ -15,6 +17,9 @@ from experiments.launching.preflight import with_precision
 from experiments.planning.catalogue import Suite
 from experiments.planning.resolver import Resolver
 from experiments.running.lifecycle import execute
+from experiments.running.saved import saved as saved_of
+from experiments.running.stages import dialogue as stage
+from experiments.running.stopping import Stopped
 from results import record
 from results.schema import Row, Status
 
@@ -29,7 +34,8 @@ def place(tmp_path_factory):
     made.written.save(folder / "runs" / made.run_id)
     assert execute(made.run_id, Place(runs=folder / "runs", data=config.data), "tiny") is Status.DONE
     write_dialogue(folder / "toy", ToyDialogueSpec(align=24, tune=6, test=2))
-    saved(folder / "llm", MODELS["own head"]())
+    shape = {**SHAPE, "max_position_embeddings": 1024}
+    saved(folder / "llm", LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False)))
     return folder, made.run_id
 
 
@@ -88,8 +94,14 @@ def test_what_cannot_be_used_is_said_before_anything_is_trained(place, run, tmp_
     write_dialogue(tmp_path / "own", ToyDialogueSpec(align=2, tune=2, test=2))
     (tmp_path / "own" / "gqa" / "pictures" / "000001.jpg").unlink()
     assert run("--data", tmp_path / "own") == 2
-    assert "lacks 1 of 2 pictures that gqa asks about, first 000001.jpg" in capsys.readouterr().err
-    (tmp_path / "own" / "gqa" / "pictures" / "000001.jpg").write_bytes(b"")
+    said = capsys.readouterr().err
+    assert "of 2 pictures that gqa asks about 1 cannot be read, first" in said and "000001.jpg (missing_image" in said
+    (tmp_path / "own" / "gqa" / "pictures" / "000001.jpg").write_bytes(b"<html>")
+    assert run("--data", tmp_path / "own") == 2
+    assert "000001.jpg (decode_error" in capsys.readouterr().err
+    (tmp_path / "own" / "images" / "tune").rename(tmp_path / "own" / "images" / "lost")
+    assert run("--data", tmp_path / "own") == 2
+    assert "tune.json holds no conversation that can be learned from (missing_image 4, as" in capsys.readouterr().err
     (tmp_path / "own" / "tune.json").unlink()
     assert run("--data", tmp_path / "own") == 2
     assert "tune.json; it takes LLaVA's records of stage 2" in capsys.readouterr().err
@@ -99,6 +111,51 @@ def test_what_cannot_be_used_is_said_before_anything_is_trained(place, run, tmp_
     assert "dialogue.align.epochs would change nothing: --mode blind has no stage 1" in capsys.readouterr().err
     assert run("--mode", "frozen", "--set", "dialogue.tune.vision.lr=1e-5") == 2
     assert "vision.lr would change nothing: only --mode full trains the encoder; leave" in capsys.readouterr().err
+    for name, option in (("transfer_seed=5", "--seed"), ("data.llm=x", "--llm"), ("data.dialogue=/x", "--data")):
+        assert run("--set", name) == 2
+        assert f"--set {name}: here it is {option}" in capsys.readouterr().err
     assert run("--llm", "nowhere") == 2
     assert "no language model 'nowhere'" in capsys.readouterr().err
     assert len(runs(folder, "")) == before
+
+
+@pytest.mark.slow
+def test_questions_that_do_not_fit_are_told_before_training(place, run):
+    folder, _ = place
+    before = runs(folder, "tune")
+    short = saved(folder / "short", MODELS["own head"]())
+    assert run("--mode", "blind", "--llm", short) == 3
+    (made,) = set(runs(folder, "tune")) - set(before)
+    assert "tokens with its answer, the language model reads 64" in record.read(made / record.RECORD_FILE).reason
+    assert not (made / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_stopped_while_answering_it_goes_on_and_answers_of_other_weights_are_dropped(place, run, monkeypatch, capsys):
+    folder, _ = place
+    asked = ("--mode", "blind", "--seed", "1")
+    whole, calls = stage.answers, []
+
+    def stopped(*given):
+        calls.append(len(given[2]))
+        if len(calls) == 2:
+            raise Stopped("stopped by SIGTERM")
+        return whole(*given)
+
+    monkeypatch.setattr(stage, "answers", stopped)
+    assert run(*asked) == 130
+    (made,) = (path for path in runs(folder, "tune-blind-s1") if not (path / record.RECORD_FILE).exists())
+    said = made / "answers" / "gqa.jsonl"
+    assert saved_of(made).step > 0 and len(said.read_text().splitlines()) == calls[0]
+    curve = (made / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(stage, "answers", whole)
+    said.write_text(said.read_text().replace('"text": "', '"text": "kept '))
+    shutil.copytree(made, folder / "copy")
+    assert run(*asked) == 0
+    assert (made / "metrics.jsonl").read_bytes() == curve  # nothing was trained again
+    assert said.read_text().count('"text": "kept ') == calls[0]
+    shutil.rmtree(made)
+    shutil.copytree(folder / "copy", made)
+    shutil.rmtree(made / "checkpoint")  # as a message about changed source says: it is trained anew
+    assert run(*asked) == 0
+    assert '"text": "kept ' not in said.read_text()

@@ -12,9 +12,14 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
 from experiments import evaluate
+from experiments.configuration.corpora import with_embedded
+from experiments.configuration.recipe import get_scale
+from experiments.launching.preflight import with_precision
+from experiments.planning.catalogue import Suite
+from experiments.planning.resolver import Resolver
 from experiments.running.stages import transfer
 from results import record
-from results.schema import Kind, Status
+from results.schema import Kind, Row, Status
 
 pytestmark = pytest.mark.slow
 
@@ -183,3 +188,12 @@ def test_what_cannot_be_evaluated_says_why(
     monkeypatch.chdir(tmp_path)
     assert evaluate.main(["--runs", str(tmp_path / "runs"), *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_encoder_that_is_not_finished_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, known = with_embedded(with_precision(get_scale("tiny").config), runs, uses_it=True)
+    made = Resolver(config, Suite(), known).pretrain(config, Row(label="Random", objective=None, data="mmc4"), 99)
+    made.written.save(runs / made.run_id)
+    assert evaluate.main(arguments(runs, "--encoder", str(runs / made.run_id), "--tasks", "classify")) == 2
+    assert f"{made.run_id} is no finished run" in capsys.readouterr().err
+    assert not (runs / made.run_id / record.RECORD_FILE).exists()

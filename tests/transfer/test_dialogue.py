@@ -12,8 +12,10 @@ from transfer_helpers import Words, encoder, language
 from backbones import masks
 from data.batch import TokenType
 from data.dialogue.example import Example
+from data.dialogue.order import batches
 from experiments.running.stages.dialogue import by_algorithm
 from objectives.functional import total
+from transfer.dialogue import stream as stream_module
 from transfer.dialogue.answer import answered, answers
 from transfer.dialogue.head import AlignHead, TuneHead
 from transfer.dialogue.recipe import STAGES
@@ -106,6 +108,13 @@ def test_stage_1_trains_the_projector_alone_and_through_the_language_model():
     assert fingerprint(head.decoder) == fingerprint(base) == before and not head.decoder.training
 
 
+@pytest.mark.parametrize("kind", [AlignHead, TuneHead])
+def test_the_language_model_goes_where_the_projector_goes(kind):
+    head = kind(64, language()).to("meta", torch.float64)
+    assert {(each.device.type, each.dtype) for each in head.decoder.parameters()} == {("meta", torch.float64)}
+    assert head.projector[0].weight.device.type == "meta"
+
+
 def test_stage_2_trains_both_and_full_every_block_of_the_encoder(tune):
     made, held = pictures()
     images = held.read(["9,200,3", "250,0,0", None], 1)
@@ -129,6 +138,14 @@ def test_the_stages_of_table_8():
     assert TUNE.lr_pretrained == TUNE.vision.lr == 2e-5 and TUNE.vision.layer_decay == 1
 
 
+def test_the_order_of_an_epoch_is_made_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(stream_module, "batches", lambda *given: made.append(given[-1]) or batches(*given))
+    stream = TalkStream(EXAMPLES * 2, [None] * 6, STAGE, seed=0, fill=0, pictures=None, workers=1)
+    assert len(list(stream.batches())) == stream.steps == 4
+    assert made == [0, 1]
+
+
 def test_a_picture_is_padded_with_the_mean_colour_in_the_middle():
     wide = squared(Image.new("RGB", (10, 4), "red"), (0.5, 0.25, 0.0))
     assert wide.size == (10, 10) and wide.getpixel((5, 5)) == (255, 0, 0)
@@ -144,6 +161,9 @@ def test_batches_are_a_function_of_the_step():
     assert stream.steps == len(whole) == 2 * 3  # an epoch: two batches with pictures, of 3 and 1, and one of text alone
     for one, other in zip(stream.batches(4), whole[4:], strict=True):
         assert torch.equal(one.images, other.images) and torch.equal(one.learned.ids, other.learned.ids)
+    assert stream.images == sum(int((batch.learned.kinds == IMG).any(dim=1).sum()) for batch in whole) == 2 * 4
+    blind = TalkStream(EXAMPLES * 2, [None] * 6, STAGE, seed=0, fill=0, pictures=None, workers=1)
+    assert blind.images == 0
     for batch in whole:
         shown = (batch.learned.kinds == IMG).any(dim=1)
         assert shown.all() or not shown.any()

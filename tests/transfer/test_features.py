@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -197,6 +200,21 @@ def test_a_crash_while_writing_is_never_read_as_features(tmp_path, monkeypatch):
             extract(of, data, tmp_path)
     assert not list(tmp_path.iterdir())
     assert len(extract(of, data, tmp_path)) == 6
+
+
+def test_what_a_killed_extraction_left_goes_and_a_living_one_stays(tmp_path):
+    of, data = encoder(), split(6)
+    extract(of, data, tmp_path)
+    (whole,) = tmp_path.iterdir()
+    name = whole.name
+    shutil.rmtree(whole)
+    for other, age in (("dead", 7200), ("alive", 10)):
+        (partial := tmp_path / f"{name}.partial-{other}").mkdir()
+        (partial / "tokens.bin").write_bytes(b"x")
+        for path in (partial / "tokens.bin", partial):
+            os.utime(path, (time.time() - age, time.time() - age))
+    extract(of, data, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.partial-alive"}
 
 
 def test_losing_the_race_to_another_process_keeps_the_winner(tmp_path, monkeypatch):

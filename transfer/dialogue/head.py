@@ -8,7 +8,9 @@ Shape letters: b conversations, t tokens, p patches, v vision width, d language 
 
 import copy
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,6 +82,11 @@ class AlignHead(TalkHead):
         frozen = copy.deepcopy(language).requires_grad_(False).eval()
         self._frozen = (frozen,)  # a tuple hides it from parameters(), train() and checkpoints
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to` moves: the language model too, wherever the MLP goes."""
+        self.decoder._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
     @property
     def decoder(self) -> Decoder:
         """The language model as it came."""
@@ -99,7 +106,7 @@ class TuneHead(TalkHead):
         return self.language
 
     def pretrained(self) -> tuple[nn.Module, ...]:
-        """The language model and, after stage 1, the MLP."""
+        """The language model; the MLP trains at the rate of what is new, also after stage 1."""
         return (self.language,)
 
 

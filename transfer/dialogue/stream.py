@@ -97,7 +97,15 @@ class TalkStream:
         self._examples, self._names, self._stage, self._seed = examples, names, stage, seed
         self._fill, self._pictures, self._workers = fill, pictures, workers
         self._order: tuple[int, list[list[int]]] = (-1, [])
-        self.steps = max(1, round(stage.epochs * len(self._epoch(0))))
+        self._per_epoch = len(self._epoch(0))
+        self.steps = max(1, round(stage.epochs * self._per_epoch))
+
+    @property
+    def images(self) -> int:
+        """Pictures that the whole run shows, each as often as it comes."""
+        if self._pictures is None:
+            return 0
+        return sum(self._names[at] is not None for step in range(self.steps) for at in self._places(step))
 
     def state(self) -> None:
         """What `batches` needs to go on besides the step: nothing."""
@@ -105,8 +113,11 @@ class TalkStream:
     def batches(self, start: int = 0) -> Iterator[TalkBatch | PictureBatch]:
         """Batches from a step to the end of the run."""
         for step in range(start, self.steps):
-            epoch, place = divmod(step, len(self._epoch(0)))
-            yield self._batch(self._epoch(epoch)[place])
+            yield self._batch(self._places(step))
+
+    def _places(self, step: int) -> list[int]:
+        epoch, place = divmod(step, self._per_epoch)
+        return self._epoch(epoch)[place]
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         if self._order[0] != epoch:

@@ -4,6 +4,7 @@ The second stage starts from the first one's MLP and is scored on benchmarks: ev
 folder, beside those to the same questions about another picture.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,18 +16,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbones.build import init_stream
+from backbones.kinds import matrices as linear_maps
 from backbones.tower import BeforeLast
-from data.dialogue.conversation import Flawed, read_conversations
 from data.dialogue.example import Example, SpanTokenizer, tokenised
-from data.dialogue.template import Mark, Piece, asked, fits, written
-from data.images import open_image
+from data.dialogue.template import Mark, Piece, asked, written
+from data.images import HARD_MAX_PIXELS, open_image
 from experiments.configuration.config import LLM
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import DialogueSpec
-from experiments.running.fit import Optimisation, fit
-from experiments.running.optim import Group, matrices_of
+from experiments.running import checkpoint
+from experiments.running.conversations import open_conversations
+from experiments.running.fit import Cadence, Optimisation, fit
+from experiments.running.optim import Group
 from experiments.running.outcome import Outcome, Owned
+from experiments.running.saved import ANSWERS, SHUFFLED
 from experiments.running.stages.transfer import named_llm, trained_on_text
 from experiments.running.training import decided, device
 from experiments.running.world import load_encoder, save_module
@@ -88,7 +92,7 @@ class Dialogue:
             pictures=None if encoder is None else self._pictures(encoder, self.folder / "images"),
             workers=self.workers,
         )
-        outcome.images_seen = round(self.stage.epochs * sum(name is not None for name in names))
+        outcome.images_seen, outcome.data_digest = stream.images, self.spec.inputs["data"]
         optimisation = Optimisation(
             warmup_steps=round(self.stage.warmup * stream.steps),
             betas=self.stage.betas,
@@ -96,7 +100,11 @@ class Dialogue:
             clip_norm=self.stage.grad_clip,
             precision=decided(self.spec.precision),
         )
-        fitting: dict[str, Any] = {"run": self.run, "seed": self.spec.seed}
+        scored = self.spec.stage == "tune"
+        if checkpoint.newest_step(self.run.folder / "checkpoint") < stream.steps:  # what was said, others said
+            for kept in (ANSWERS, SHUFFLED):
+                shutil.rmtree(self.run.folder / kept, ignore_errors=True)
+        fitting: dict[str, Any] = {"run": self.run, "seed": self.spec.seed, "cadence": Cadence(at_end=scored)}
         if encoder is not None and self.spec.mode == FULL and isinstance(self.stage, Tune):
             tuned = Tuned(head, encoder)
             groups = by_algorithm(full_transfer(tuned, self.stage), tuned, self.stage.matrices)
@@ -107,6 +115,26 @@ class Dialogue:
         with unchanged(self.vision):
             outcome.metrics |= fit(module, stream, groups, optimisation, **fitting)
 
+    def check_questions(self) -> None:
+        """Raises ValueError where a question and its answer are longer than what the language model reads."""
+        stage, most = self.stage, self.text.language.positions
+        assert isinstance(stage, Tune)  # the first is not scored
+        for name in self.spec.benchmarks:
+            benchmark = BENCHMARKS[name]()  # type: ignore[index]
+            for item, question in benchmark.read(self.folder / name, next(iter(benchmark.splits))).items():
+                line = benchmark.line(item, question)
+                length = len(self._question(line)) + stage.answer_tokens
+                if length > most:
+                    raise ValueError(
+                        f"question {item} of {name} takes {length} tokens with its answer, the language model reads "
+                        f"{most}: name another with data.llm, or move {self.folder / name} out of data.dialogue"
+                    )
+
+    def _question(self, line: Mapping[str, Any]) -> Example:
+        """A line of a question file as it is asked, whole."""
+        pieces = asked(line["text"], line["image"] is not None, self.stage.template)
+        return self._example(line["question_id"], pieces, None)
+
     def score(self, head: TalkHead, name: str, outcome: Outcome) -> None:
         """Answer a benchmark, and again with every picture another one; score both."""
         benchmark, release = BENCHMARKS[name](), self.folder / name  # type: ignore[index]
@@ -114,7 +142,7 @@ class Dialogue:
         questions = benchmark.read(release, split)
         lines = [benchmark.line(item, question) for item, question in questions.items()]
         images = sorted({line["image"] for line in lines if line["image"] is not None})
-        found = self._answered(head, benchmark, release, lines, questions, "answers")
+        found = self._answered(head, benchmark, release, lines, questions, ANSWERS)
         outcome.items[name] = len(lines)
         outcome.metrics[metric_key(name, benchmark.metric)] = _value(benchmark, found)
         outcome.metrics |= {metric_key(name, key): value for key, value in benchmark.more(_totals(found)).items()}
@@ -127,7 +155,7 @@ class Dialogue:
         if self.encoder is not None and len(images) > 1:
             other = another(images)
             moved = [{**line, "image": other.get(line["image"])} for line in lines]
-            shuffled = self._answered(head, benchmark, release, moved, questions, "shuffled")
+            shuffled = self._answered(head, benchmark, release, moved, questions, SHUFFLED)
             outcome.metrics[metric_key(name, f"shuffled_{benchmark.metric}")] = _value(benchmark, shuffled)
 
     def _samples(
@@ -138,7 +166,7 @@ class Dialogue:
         made: list[Mapping[str, Any]] = []
         for verdict in (shown[place] for place in sampled([each.item_id for each in shown])):
             question = questions[verdict.item_id]
-            picture = open_image((release / PICTURES / str(question.asked.image)).read_bytes())
+            picture = open_image((release / PICTURES / str(question.asked.image)).read_bytes(), HARD_MAX_PIXELS)
             text, _, _ = question.asked.text.rpartition("\n")  # the last line asks for the form of the answer
             sample = Sample(
                 item_id=verdict.item_id,
@@ -169,10 +197,7 @@ class Dialogue:
         def answer(some: Sequence[Mapping[str, Any]]) -> Sequence[str]:
             self.run.progress.write(note=f"{folder} {release.name}")
             names = [line["image"] for line in some]
-            examples = [
-                self._example(line["question_id"], asked(line["text"], name is not None, stage.template))
-                for line, name in zip(some, names, strict=True)
-            ]
+            examples = [self._question(line) for line in some]
             return answers(head, self.text.tokenizer, examples, names, tokens, stage.answer_tokens)
 
         self.run.may_write()
@@ -182,35 +207,37 @@ class Dialogue:
         return benchmark.judge(questions, said)
 
     def _conversations(self, outcome: Outcome) -> tuple[list[Example], list[str | None]]:
-        examples, names, left_out = [], [], 0
-        path = self.folder / f"{self.spec.stage}.json"
-        for found in read_conversations(path, self.folder / "images"):
-            if isinstance(found, Flawed) or not fits(found, self.stage.template):
-                left_out += 1
-                continue
-            example = self._example(found.item_id, written(found, self.stage.template))
+        found = open_conversations(self.place, self.spec.stage, self.stage.template)
+        examples, names, empty = [], [], 0
+        for each in found.conversations:
+            example = self._example(each.item_id, written(each, self.stage.template), self.stage.longest)
             if any(example.learned):
                 examples.append(example)
-                names.append(found.image)
-        outcome.coverage = {"documents": len(examples) + left_out, "skipped": left_out}
+                names.append(each.image)
+            else:
+                empty += 1  # its answers were cut
+        outcome.coverage = found.coverage
+        outcome.coverage["documents"] -= empty
+        outcome.coverage["skipped"] += empty
         if not examples:
             raise ValueError(
-                f"{path} holds no conversation that can be learned from; see python -m experiments.conversations"
+                f"no answer in {self.spec.stage}.json begins within dialogue.{self.spec.stage}.longest="
+                f"{self.stage.longest} tokens; raise it"
             )
         return examples, names
 
-    def _example(self, item: str, pieces: Sequence[Piece]) -> Example:
+    def _example(self, item: str, pieces: Sequence[Piece], longest: int | None) -> Example:
         encoder = self.encoder
         if encoder is None:  # nothing stands where the picture was
             pieces = [piece for piece in pieces if piece is not Mark.IMAGE]
         slots = 0 if encoder is None else encoder.module.num_patches
         tokenizer = self.text.tokenizer
         assert isinstance(tokenizer, SpanTokenizer)
-        return tokenised(item, pieces, tokenizer, slots, self.stage.longest)
+        return tokenised(item, pieces, tokenizer, slots, longest)
 
     def _pictures(self, encoder: Encoder, folder: Path) -> Pictures:
         def load(name: str) -> Image.Image:
-            return open_image((folder / name).read_bytes())
+            return open_image((folder / name).read_bytes(), HARD_MAX_PIXELS)
 
         return Pictures(load, encoder.transform, pads=self.spec.stage == "tune")
 
@@ -231,6 +258,8 @@ class Dialogue:
 def dialogue(spec: DialogueSpec, place: Place, run: Owned) -> Outcome:
     """Train a stage; the first leaves projector.safetensors, the second is scored and leaves its answers."""
     made, outcome = Dialogue(spec, place, run), Outcome(parent=spec.inputs.get("encoder"))
+    if spec.benchmarks:
+        made.check_questions()
     head = made.head()
     made.fit(head, outcome)
     run.may_write()
@@ -247,7 +276,7 @@ def dialogue(spec: DialogueSpec, place: Place, run: Owned) -> Outcome:
 
 def by_algorithm(groups: Sequence[ParameterGroup], module: nn.Module, matrices: Algorithm) -> list[Group]:
     """Groups of transfer/freeze.py as `fit` takes them. matrices: trains weights of linear layers, AdamW the rest."""
-    linear = matrices_of(module)
+    linear = linear_maps(module)
     found: list[Group] = []
     for group in groups:
         kinds: tuple[tuple[Algorithm, bool], ...] = ((matrices, True), ("adamw", False))

@@ -89,9 +89,10 @@ class Transfer:
 
     def _fitted(self, module: TransferHead, stream: FeatureStream | PictureStream, outcome: Outcome) -> None:
         kept = Heads(self.place, Written.load(self.run.folder), self.config)
-        outcome.fitted_by = kept.fitted_by
-        if outcome.fitted_by:
-            logger.info("%s takes the head that %s trained", self.run.folder.name, outcome.fitted_by)
+        if kept.fitted_by:
+            logger.info("%s takes the head that %s trained", self.run.folder.name, kept.fitted_by)
+            # Its own, where it was stopped while it was scored.
+            outcome.fitted_by = "" if kept.fitted_by == self.run.folder.name else kept.fitted_by
             freeze(self.vision)
             kept.load(module)
             return

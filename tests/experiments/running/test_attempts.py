@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from experiments.running import attempts
-from experiments.running.attempts import Held, LeaseLost, alive, claim, every, newest
+from experiments.running.attempts import Held, LeaseLost, Saved, alive, claim, every, newest
+from experiments.running.saved import saved
 
 
 @pytest.fixture
@@ -159,17 +160,27 @@ def test_a_heartbeat_uses_the_clock_of_the_file_system(tmp_path: Path, monkeypat
 
 def test_attempts_in_vain_are_those_in_a_row_that_saved_nothing(tmp_path: Path) -> None:
     for job, step in (("7_0", 30), ("7_0", 0), ("8_0", 30), ("7_0", 20), ("7_0", 30), ("7_0", 30)):
-        claim(tmp_path, job=job, from_step=step).end("stopped", f"{job} {step}")
-    assert [each.number for each in attempts.in_vain(tmp_path, "7_0", 30)] == [6, 5]
-    assert not attempts.in_vain(tmp_path, "7_0", 31)  # the last has saved a step
-    assert not attempts.in_vain(tmp_path, "9_0", 30)  # submitted anew, it is given as many again
+        claim(tmp_path, job=job, begins_from=Saved(step)).end("stopped", f"{job} {step}")
+    assert [each.number for each in attempts.in_vain(tmp_path, "7_0", Saved(30))] == [6, 5]
+    assert not attempts.in_vain(tmp_path, "7_0", Saved(31))  # the last has saved a step
+    assert not attempts.in_vain(tmp_path, "9_0", Saved(30))  # submitted anew, it is given as many again
+    assert not attempts.in_vain(tmp_path, "7_0", Saved(30, answers=1))  # the last has written an answer
+
+
+def test_saved_are_the_newest_step_and_whole_answers(tmp_path: Path) -> None:
+    assert saved(tmp_path) == Saved(0, 0)
+    (tmp_path / "checkpoint" / "step-000000007").mkdir(parents=True)
+    for kept, lines in (("answers", "{}\n{}\n{"), ("shuffled", "{}\n")):
+        (tmp_path / kept).mkdir()
+        (tmp_path / kept / "pope.jsonl").write_text(lines)
+    assert saved(tmp_path) == Saved(7, 3)
 
 
 def test_an_attempt_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     claim(tmp_path, job="7_0").end("stopped", "by SIGTERM")
     path = tmp_path / attempts.FOLDER / "0001.json"
     path.write_text(
-        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "from_step"})
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("from_")})
     )
     assert every(tmp_path)[0].reason == "by SIGTERM" and every(tmp_path)[0].from_step == 0
 

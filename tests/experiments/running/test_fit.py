@@ -206,6 +206,13 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, uninterru
     assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted[1]
 
 
+def test_a_last_checkpoint_is_kept_where_something_follows(tmp_path: Path) -> None:
+    seen: list[int] = []
+    first = train(tmp_path, Numbered(), cadence=Cadence(at_end=True))
+    again = train(tmp_path, Numbered(seen.append), cadence=Cadence(at_end=True))
+    assert checkpoint.newest_step(tmp_path / "checkpoint") == STEPS and not seen and same(first, again)
+
+
 def test_a_checkpoint_that_takes_long_is_written_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, saved = [0.0], list[int]()
 
@@ -221,6 +228,10 @@ def test_a_checkpoint_that_takes_long_is_written_seldom(tmp_path: Path, monkeypa
 
     train(tmp_path, Numbered(passes), cadence=Cadence(checkpoint_seconds=2.0, checkpoint_share=0.5))
     assert saved == [3, 12]  # after more than 2 seconds, and then after more than 4 / 0.5
+    clock[0], saved[:] = 0.0, []
+    limits = {"checkpoint_seconds": 2.0, "checkpoint_within": 5.0}
+    train(tmp_path, Numbered(passes), cadence=Cadence(checkpoint_share=0.01, **limits))
+    assert saved == [3, 9, 15]  # after more than 5 seconds, however long one takes
 
 
 def test_without_a_checkpoint_a_killed_run_starts_again(tmp_path: Path, uninterrupted: tuple[nn.Module, bytes]) -> None:

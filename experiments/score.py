@@ -125,7 +125,7 @@ def _page(title: str, benchmark: Benchmark, verdicts: Sequence[Verdict], options
         sums = np.asarray(verdict.sums)
         groups[verdict.group_id] = groups.get(verdict.group_id, np.zeros_like(sums)) + sums
     stacked = np.stack(list(groups.values()))
-    found = spread(Sums(f"{title}/{benchmark.metric}", tuple(groups), stacked, benchmark.value, None))
+    found = spread(Sums(f"{title}/{benchmark.metric}", tuple(groups), stacked, benchmark.value, False, None))
     header = ["number", "value", "95 % interval"]
     lines = [[benchmark.metric, f"{found.value:.2f}", f"{found.low:.2f} to {found.high:.2f}"]]
     lines += [[name, f"{value:.2f}", "–"] for name, value in benchmark.more(stacked.sum(axis=0)).items()]

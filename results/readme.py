@@ -36,7 +36,7 @@ def block(page: Path = PAGE) -> str:
 
 def verdicts(folder: Path = ROOT / "records") -> str:
     """What the README shows of the scorecard: how many claims came out how, and each with its verdict."""
-    return "\n".join(scorecard.short(claims.judged(folder, EMBEDDED), EMBEDDED))
+    return "\n".join(scorecard.short(claims.judged(folder, EMBEDDED), claims.where(folder, EMBEDDED)))
 
 
 def refreshed(readme: str, shown: str, begin: str = BEGIN, end: str = END) -> str:

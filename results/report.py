@@ -43,7 +43,7 @@ def render(folder: Path, scale: str, others: Sequence[Path] = ()) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     return environment.get_template("report.html").render(
-        headline=scorecard.headline(judged, scale),
+        headline=scorecard.headline(judged, claims.where(folder, scale)),
         how=scorecard.HOW.replace("`", ""),
         claims=sections.claimed(judged),
         compared=_compared([filled for filled, _ in tables]),

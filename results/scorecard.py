@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 from results.page.markdown import DASH, escape, table
 from results.page.words import listed, times
-from results.schema import EMBEDDED
 from results.statistics.hypotheses import FRESH, LEVEL, Judged, Verdict
 from results.statistics.t_tests import TTest
 
 DECISIVE = (Verdict.REPRODUCED, Verdict.REFUTED)
 
 
-def lines(judged: Sequence[Judged], scale: str) -> list[str]:
+def lines(judged: Sequence[Judged], where: str) -> list[str]:
     """What it says in one sentence, the table of claims, and how they are judged."""
     rows = [
         [
@@ -30,21 +29,20 @@ def lines(judged: Sequence[Judged], scale: str) -> list[str]:
     ]
     header = ["the paper's claim", "where", "verdict", "parts above 0", "weakest part", "its mean and 95 % interval"]
     body = table([*header, "seeds", "p (Holm)", "what is missing"], rows, left=5)
-    return [f"**{headline(judged, scale)}**", "", *body, "", HOW]
+    return [f"**{headline(judged, where)}**", "", *body, "", HOW]
 
 
-def headline(judged: Sequence[Judged], scale: str) -> str:
-    """How many claims came out how, and at which scale."""
+def headline(judged: Sequence[Judged], where: str) -> str:
+    """How many claims came out how. where: at which scale, under which settings (claims.py:where)."""
     counts = Counter(each.verdict for each in judged)
     said = listed(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
-    where = "TINY SCALE, not comparable with the paper" if scale == EMBEDDED else f"scale {scale}"
     return f"{times(len(judged), 'claim')} of the paper ({where}): {said}."
 
 
-def short(judged: Sequence[Judged], scale: str) -> list[str]:
+def short(judged: Sequence[Judged], where: str) -> list[str]:
     """The scorecard in three columns, for a page that has little room."""
     rows = [[escape(each.claim.says), each.claim.section, _verdict(each)] for each in judged]
-    return [f"**{headline(judged, scale)}**", "", *table(["the paper's claim", "where", "verdict"], rows, left=3)]
+    return [f"**{headline(judged, where)}**", "", *table(["the paper's claim", "where", "verdict"], rows, left=3)]
 
 
 def _verdict(each: Judged) -> str:
@@ -59,7 +57,9 @@ HOW = (
     "A claim is reproduced when all of its parts hold. A part is a difference of rows, paired by seed, and holds above "
     "0; a margin is a weight in it, fixed with its reason in `results/claims.py` before the deciding runs were made. "
     f"Student's t, Holm over the claims that are decided together, level {LEVEL:g}. Only seeds from {FRESH} on decide: "
-    "the recipe was chosen on earlier ones, so what those show is exploratory. All seeds share one test set."
+    "the recipe was chosen on earlier ones, so what those show is exploratory. Seeds added after a look at the "
+    "verdicts are judged at the full level again, so adding some until a claim is decided errs more often. All seeds "
+    "share one test set."
 )
 
 
@@ -100,5 +100,8 @@ def _effect(each: Judged) -> str:
 def next_step(each: Judged) -> str:
     """What an undecided claim needs, or why there is no decision."""
     if each.verdict is Verdict.UNDECIDED:
-        return f"{each.needed} seeds would do" if each.needed else "more than 1,000 seeds"
+        if each.needed is None:
+            return "more than 1,000 seeds"
+        leans = "refute" if any(test.mean < 0 for test in each.tests) else "show"  # as _decide counts them
+        return f"{each.needed} seeds would {leans} it, if means stay"
     return each.why or DASH

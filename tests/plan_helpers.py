@@ -97,6 +97,7 @@ class Talk:
 
     epochs: float = 1.0
     select_layer: int = -1
+    template: Literal["plain", "turns"] = "turns"
     vision: Eyes = Eyes()
 
 

@@ -19,6 +19,8 @@ def check(options: Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is the number of {what}, at least 1, got {value}")
+    if options.workers is not None and options.launcher == "slurm":
+        raise ConfigError(f"--workers {options.workers} is not read by --launcher slurm, which submits every run")
     for name in ("runs", "out"):
         path = getattr(options, name)
         file = next((each for each in (path, *path.absolute().parents) if each.is_file()), None) if path else None
@@ -45,7 +47,12 @@ def rows_and_settings(
         if not table.rows_at(scale.name):
             known = ", ".join(sorted({name for row in table.rows for name in row.only_at}))
             raise ConfigError(f"{table.name} has no row at scale {scale.name!r}; add --scale with one of {known}")
-    return [_only(table, options.only) for table in tables], apply(scale.config, changes)
+    chosen = [_only(table, options.only) for table in tables]
+    for table in chosen:
+        if not table.rows_at(scale.name):
+            rows = ", ".join(row.label for row in table.rows)
+            raise ConfigError(f"--only: {table.name} has {rows} at other scales, and not at {scale.name!r}")
+    return chosen, apply(scale.config, changes)
 
 
 def _only(table: Table, wanted: Sequence[str]) -> Table:

@@ -37,9 +37,14 @@ class OwnNames:
             words = (name or "").replace("-", " ").casefold().split()
             if name is not None and (not words or set(words) & _BENCHMARK_WORDS):
                 raise ValueError(f"data.called.{field_} is {name!r}; a set of your own needs a name of its own")
+            if name is not None and (forbidden := sorted(set(name) & _MARKUP)):
+                raise ValueError(
+                    f"data.called.{field_} is {name!r}; tables cannot print {' '.join(forbidden)} in a name"
+                )
 
 
 # Of names nobody may give a set of their own.
+_MARKUP = frozenset("|<>`*\\\n")
 _BENCHMARK_WORDS = frozenset("imagenet imagenet1k in 1k coco mscoco flickr30k flickr nocaps toy".split())
 
 

@@ -70,7 +70,8 @@ def _readings(text: str) -> Iterator[Any]:
         yield None
     if text in ("true", "false"):
         yield text == "true"
-    parts = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+    inside = text[1:-1] if text.startswith("(") and text.endswith(")") else text
+    parts = [part.strip() for part in inside.split(",") if part.strip()]
     for read in (str, int, float):
         with suppress(ValueError):
             yield read(text)

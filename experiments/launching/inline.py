@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0
 
 def inline(runs: Sequence[PlannedRun], machine: Machine) -> Launched:
     """Do every run; one that another process is at is waited for, after those that can be done meanwhile."""
-    torch.set_num_threads(machine.threads * machine.workers)
+    torch.set_num_threads(machine.threads)
     waiting, said = list(runs), set[str]()
     with stoppable():
         while waiting:

@@ -14,7 +14,7 @@ from statistics import fmean
 from experiments.planning.flops import Sizes, Work, step_flops
 from experiments.planning.plan import Plan
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec
-from experiments.planning.timing import Likeness, Timing, likeness
+from experiments.planning.timing import Likeness, Timing, likenesses
 from results import publish
 from results.schema import Kind, RunRecord, Status
 
@@ -31,12 +31,13 @@ class Known:
         done = {each.run_id: each for each in records if each.status is Status.DONE and each.scale == scale}
         self._held: dict[Likeness, list[RunRecord]] = {}
         for record in done.values():
-            self._held.setdefault(likeness(record.resolved), []).append(record)
+            for like in likenesses(record.resolved):
+                self._held.setdefault(like, []).append(record)
         self.timing = Timing(done.values())
 
     def of(self, run: PlannedRun) -> list[RunRecord]:
         """Counterparts of a run; empty where there is none."""
-        return self._held.get(likeness(run.plain), [])
+        return next((found for like in likenesses(run.plain) if (found := self._held.get(like))), [])
 
 
 def finished(scale: str, records: Iterable[RunRecord], folder: Path = publish.ROOT / "records") -> Known:

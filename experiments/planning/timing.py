@@ -20,12 +20,21 @@ from results.schema import Kind, RunRecord
 Likeness = tuple[object, ...]
 
 
-def likeness(spec: Mapping[str, Any]) -> Likeness:
-    """What a run's cost for each image depends on, as far as a spec says it."""
-    objective, data = spec.get("objective"), spec.get("data")
-    pairs = get_corpus(data["name"]).pairs if data else None
+def likenesses(spec: Mapping[str, Any]) -> tuple[Likeness, Likeness]:
+    """What a run's cost for each image depends on, as far as a spec says it: exactly, and on any corpus of its kind.
+
+    Both hold the sizes of the model and of rows, and how long a transfer is trained on what.
+    """
+    objective, data, recipe = spec.get("objective"), spec.get("data") or {}, spec.get("recipe") or {}
+    corpus = data.get("name")
     task = spec.get("task", spec.get("stage"))
-    return (spec["kind"], objective and objective["name"], pairs, task, spec.get("mode"))
+    common = (
+        *(spec["kind"], objective and objective["name"], task, spec.get("mode")),
+        (spec.get("model") or {}).get("name"),
+        *(data.get(key) for key in ("seq_len", "text_len")),
+        *(recipe.get(key) for key in ("epochs", "steps", "pictures")),
+    )
+    return (*common, corpus), (*common, corpus and get_corpus(corpus).pairs)
 
 
 def device(env: Mapping[str, str]) -> str:
@@ -51,11 +60,12 @@ class Timing:
         busy: dict[str, dict[Likeness, list[float]]] = defaultdict(lambda: defaultdict(list))
         for record in records:
             images = record.images_seen if record.kind is Kind.PRETRAIN else 0
-            where, like = device(record.env), likeness(record.resolved)
-            clock[where][like].append(record.seconds / (images or 1))
+            where = device(record.env)
             single = record.env.get("device", "cpu") == "cpu" and record.env.get("threads") == "1"
-            if record.busy_seconds is not None and single:
-                busy[where][like].append(record.busy_seconds / (images or 1))
+            for like in likenesses(record.resolved):
+                clock[where][like].append(record.seconds / (images or 1))
+                if record.busy_seconds is not None and single:
+                    busy[where][like].append(record.busy_seconds / (images or 1))
         found = {where: {**held, **busy[where]} for where, held in clock.items()}
         self._held = {name: {key: median_low(each) for key, each in held.items()} for name, held in found.items()}
         self._sizes = {name: sum(map(len, held.values())) for name, held in clock.items()}
@@ -73,9 +83,10 @@ class Timing:
 
     def expected(self, run: PlannedRun, here: str) -> Expected | None:
         """What a run will take on a device; None where nothing like it was finished there or on one to compare with."""
-        key, images = likeness(run.plain), run.spec.images if isinstance(run.spec, PretrainSpec) else 0
-        for name in (here, *self.devices):
-            ratio = 1.0 if name == here else self.ratio(here, name)
-            if key in self._held.get(name, {}) and ratio is not None:
-                return Expected(self._held[name][key] * (images or 1) * ratio, name)
+        images = run.spec.images if isinstance(run.spec, PretrainSpec) else 0
+        for key in likenesses(run.plain):
+            for name in (here, *self.devices):
+                ratio = 1.0 if name == here else self.ratio(here, name)
+                if key in self._held.get(name, {}) and ratio is not None:
+                    return Expected(self._held[name][key] * (images or 1) * ratio, name)
         return None

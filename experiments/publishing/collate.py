@@ -25,20 +25,26 @@ def collate(
     """Write tables/ and records/ below `out`; whether no cell is missing.
 
     settings: those of the command line that are published with a table.
-    A table of which `out` holds more finished runs than there are here goes to `runs` instead: nothing is ever replaced
-    by less.
+    A table of which `out` holds finished runs that are missing here goes to `runs` instead: nothing is ever replaced by
+    less.
     """
     complete = True
     for table in tables:
         publication, place = replace(plan.publication(table.name, records), settings=settings), out
         before = held.get(publication.name)
-        if before is not None and _finished(publication) < _finished(before):
-            said = f"{out / 'records'} holds {_finished(before)} finished runs of {table.title}, here are"
+        if before is not None and (lost := _finished(before) - _finished(publication)):
             place = runs
-            print(f"{said} {_finished(publication)}: written to {runs}, --out chooses another place", file=sys.stderr)
+            row, stage, seed = min(lost)
+            print(
+                f"{out / 'records'} holds {len(_finished(before))} finished runs of {table.title}, of which "
+                f"{len(lost)} are missing here ({stage} of {row or 'all rows'}, seed {seed}): written to {runs}, --out "
+                "chooses another place",
+                file=sys.stderr,
+            )
         publish.export(publication, place / "records")
-        if lost := items.export(table, publication, runs, place / "records"):
-            said = f"{len(lost)} finished runs of {table.title} have no scores of single items here, first {lost[0]}"
+        if unscored := items.export(table, publication, runs, place / "records"):
+            said = f"{len(unscored)} finished runs of {table.title} have no scores of single items here"
+            said += f", first {unscored[0]}"
             print(f"{said}; their records stay", file=sys.stderr)
         curves.export(publication, runs, place / "records")
         samples.export(publication, runs, place / "records")
@@ -50,8 +56,10 @@ def collate(
     return complete
 
 
-def _finished(publication: Publication) -> int:
-    return sum(record.status is Status.DONE for record in publication.records.values())
+def _finished(publication: Publication) -> set[tuple[str, str, int]]:
+    """Row, stage and seed of what is done: under another protocol the same have other names."""
+    done = {record.run_id for record in publication.records.values() if record.status is Status.DONE}
+    return {(slot.row, slot.stage, slot.seed) for slot in publication.slots if slot.run_id in done}
 
 
 def stages(plan: Plan, records: Sequence[RunRecord], seconds: float) -> str:

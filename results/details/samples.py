@@ -74,7 +74,8 @@ def save(path: Path, samples: Samples) -> None:
 def load(path: Path) -> Samples:
     """Published samples. Raises RecordError naming the file and line that cannot be used."""
     found = Samples()
-    for number, line in enumerate(unpacked(path).splitlines(), start=1):
+    # Not splitlines: JSON leaves other line separators, as U+2028 of a caption, as they are.
+    for number, line in enumerate(unpacked(path).rstrip("\n").split("\n"), start=1):
         where = f"{path}, line {number}"
         _add(found, decode(line.encode(), where), where)
     return found

@@ -81,6 +81,10 @@ def setting_figure(several: Sequence[Filled]) -> Figure | None:
     if len(several) < 2:
         return None
     key, values = _setting([filled.publication.settings for filled in several], several[0].table.title)
+    bare = len(several) - len(values)  # without the setting: which value that is, its records do not say
+    several = [filled for filled in several if key in filled.publication.settings]
+    if len(several) < 2:
+        return None
     rows = {row.label: row for filled in several for row in filled.rows}
 
     def points(column: Column) -> list[tuple[str, float, tuple[float, ...]]]:
@@ -92,7 +96,8 @@ def setting_figure(several: Sequence[Filled]) -> Figure | None:
             if (label, column.key) in held
         ]
 
-    about = f"One table a value of {key}. Bands reach over the seeds."
+    left_out = f" Not in it: the table that was swept without {key}." if bare else ""
+    about = f"One table a value of {key}. Bands reach over the seeds.{left_out}"
     return _figure(f"{several[0].table.title}: against {key}", about, several[0], points, key, "linear")
 
 
@@ -107,7 +112,7 @@ def _setting(held: Sequence[Mapping[str, str]], title: str) -> tuple[str, list[f
     if len(varied) != 1:
         said = f"in {', '.join(varied)}" if varied else "in no setting"
         raise RecordError(f"{len(held)} records of {title} differ {said}; one figure needs exactly one that differs")
-    given = [each.get(varied[0], "") for each in held]
+    given = [each[varied[0]] for each in held if varied[0] in each]
     if double := [value for value, n in Counter(given).items() if n > 1]:
         raise RecordError(f"{title} with {varied[0]}={double[0]} is there twice; give one folder a value")
     try:

@@ -19,6 +19,7 @@ from results.html.samples import Gallery, galleries
 from results.page.markdown import DASH
 from results.page.measured import leads
 from results.page.pretraining import alarms, encoders
+from results.page.settings import given, warning_of
 from results.page.transfers import TITLES, by_mode, protocols
 from results.record import as_json
 from results.schema import Column, Row, RunRecord
@@ -117,11 +118,11 @@ def section(filled: Filled, curves: Curves, scores: Mapping[str, Scores], sample
     ]
     charts = [*compute_charts(filled), *curve_charts(filled, curves)]
     runs = [(run_id, canonical(record)) for run_id, record in sorted(publication.records.items())]
-    given = ", ".join(f"{key}={value}" for key, value in publication.settings.items())
+    settings = given(publication)
     return Section(
-        name="-".join([publication.name, *re.findall(r"[\w.]+", given)]),
-        title=f"{filled.table.title} ({given})" if given else filled.table.title,
-        warning=publication.warning,
+        name="-".join([publication.name, *re.findall(r"[\w.]+", settings)]),
+        title=f"{filled.table.title} ({settings})" if settings else filled.table.title,
+        warning=warning_of(filled),
         caption=filled.table.caption,
         protocols=tuple(f"{task}: {said}" for task, said in protocols(filled)),
         grids=tuple(grids),

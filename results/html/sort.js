@@ -12,7 +12,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const key = (row) => row.cells[column].dataset.sort ?? "";
       const text = (row) => row.cells[column].textContent.trim();
       const compare = (a, b) => {
-        if (key(a) === "" && key(b) === "") return text(a).localeCompare(text(b));
+        if (key(a) === "" && key(b) === "") return text(a).localeCompare(text(b)) * (down ? -1 : 1);
         if (key(a) === "") return 1;
         if (key(b) === "") return -1;
         return (Number(key(a)) - Number(key(b))) * (down ? -1 : 1);

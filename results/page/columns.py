@@ -8,7 +8,7 @@ from results.page.findings import resolved
 from results.page.markdown import DASH, spread
 from results.page.markdown import table as markdown_table
 from results.page.orderings import by_column
-from results.schema import Column
+from results.schema import Column, Kind
 from results.statistics.noise import Standing
 
 
@@ -33,9 +33,13 @@ def columns(filled: Filled) -> list[str]:
             ]
         )
     header = ["column", "measures", "in the paper", "test items", "test set alone", "two methods differ from"]
+    several = any(column.task == Kind.DIALOGUE for column in filled.columns)
     about = (
-        "*Test set alone*: 95 % half-width of one value, at most, by the finite test set that all seeds share "
-        "(binomial, at the value nearest 50, images as items). *Two methods differ from*: what counts as a "
+        "*Test set alone*: 95 % half-width of one value"
+        + (", if questions about one image were independent," if several else ", at most,")
+        + " by the finite test set that all seeds share (binomial, at the value nearest 50, "
+        + ("questions" if several else "images")
+        + " as items). *Two methods differ from*: what counts as a "
         "difference, over all pairs. Then the fate of the paper's orderings."
     )
     table = markdown_table([*header, "come out", "undecided", "reversed"], lines, left=3)

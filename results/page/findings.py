@@ -68,8 +68,11 @@ def _learned(filled: Filled) -> list[str]:
     found = {row.label: each for row in filled.methods if (each := _against(filled, row, reference))}
     if not found:
         return [f"No method can be compared with {escape(reference.label)}: nothing says yet which methods learn."]
-    if not any(_noise_known(filled, row, reference) for row in filled.methods):
+    known = {row.label for row in filled.methods if _noise_known(filled, row, reference)}
+    if not known:
         return _by_sign(filled, found, reference)
+    alone = {label: each for label, each in found.items() if label not in known}
+    found = {label: each for label, each in found.items() if label in known}
     name = f"the untouched encoder ({escape(reference.label)})"
     everywhere = [label for label, each in found.items() if set(each.values()) == {Standing.ABOVE}]
     partly = [label for label, each in found.items() if Standing.ABOVE in each.values() and label not in everywhere]
@@ -80,7 +83,7 @@ def _learned(filled: Filled) -> list[str]:
     if nowhere:
         said = "; ".join(_split(label, found[label]) for label in nowhere)
         points.append(f"**No better than {name}** in any column: {said}.")
-    return points + _controls(filled, reference)
+    return points + (_by_sign(filled, alone, reference) if alone else []) + _controls(filled, reference)
 
 
 def _controls(filled: Filled, reference: Row) -> list[str]:
@@ -97,7 +100,8 @@ def _by_sign(filled: Filled, found: Mapping[str, Standings], reference: Row) -> 
         above[row.label] = sum((a - b) * (1 if column.higher_is_better else -1) > 0 for column, a, b in pairs)
     ordered = sorted(found, key=lambda label: (-above[label], -len(found[label])))
     each = ", ".join(f"{escape(label)} in {above[label]} of {columns_of(len(found[label]))}" for label in ordered)
-    return [f"**Undecided.** By sign alone above the untouched encoder ({escape(reference.label)}): {each}."]
+    name = escape(reference.label)
+    return [f"**Undecided**, with one seed. By sign alone above the untouched encoder ({name}): {each}."]
 
 
 def _split(label: str, standings: Standings) -> str:
@@ -118,11 +122,11 @@ def _blind(filled: Filled) -> list[str]:
     """Who captions better with its images than a language model without any."""
     points = []
     for reference in (row for row in filled.rows if row.mode == BLIND):
-        rows = [row for row in filled.rows if row is not reference]
+        rows = [row for row in filled.rows if row is not reference and _noise_known(filled, row, reference)]
         found = {row.label: each for row in rows if (each := _against(filled, row, reference))}
         better = [label for label, each in found.items() if set(each.values()) == {Standing.ABOVE}]
         others = "; ".join(_split(label, each) for label, each in found.items() if label not in better)
-        if any(_noise_known(filled, row, reference) for row in rows):
+        if found:
             text = (
                 f"**Better than captions without an image** ({escape(reference.label)}), wherever both are measured: "
             )
@@ -137,8 +141,8 @@ def _front(filled: Filled) -> list[str]:
     close: Counter[str] = Counter()
     measured = 0
     for column in filled.table.columns:
-        values = {row.label: found for row in filled.methods if (found := filled.values(row, column))}
-        if len(values) < 2 or not any(len(each) > 1 for each in values.values()):
+        values = {row.label: found for row in filled.methods if len(found := filled.values(row, column)) > 1}
+        if len(values) < 2:
             continue
         measured += 1
         sign = 1 if column.higher_is_better else -1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from results.frame import Filled, mean_sd
 from results.page.measured import leads
+from results.page.settings import given, warning_of
 from results.page.transfers import TITLES, by_mode
 from results.schema import Column, Publication, Row, Table
 
@@ -34,8 +35,9 @@ def render_latex(table: Table, publication: Publication) -> str:
     filled = Filled(table, publication)
     columns = filled.table.columns
     modes = by_mode(filled)
+    head = [filled.table.title, warning_of(filled) or publication.scale, *filter(None, [given(publication)])]
     lines = [
-        f"% {escape(filled.table.title)}: {escape(publication.warning or publication.scale)}; made from records",
+        f"% {escape(': '.join(head))}; made from records",
         f"\\begin{{tabular}}{{ll{'r' * len(columns)}}}",
         r"\toprule",
         _line(["method", "data", *(column.title(filled.scale) for column in columns)]),
@@ -56,6 +58,9 @@ def _row(filled: Filled, row: Row, columns: Sequence[Column]) -> str:
     data = DASH if row.objective is None else escape(filled.publication.data_label(row))
     cells = []
     for column in columns:
+        if not column.asked_of(row):
+            cells.append(DASH)
+            continue
         values = filled.values(row, column)
         mean, sd = mean_sd(values) if values else (0.0, None)
         text = DASH if not values else f"{mean:.1f}" if sd is None else f"{mean:.1f} $\\pm$ {sd:.1f}"

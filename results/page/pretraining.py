@@ -20,6 +20,7 @@ def pretraining(filled: Filled) -> list[str]:
         "images seen": lambda _, found: spread([run.images_seen for run in found]),
         "documents read": lambda _, found: _read(found, pairs=False),
         "pairs read": lambda _, found: _read(found, pairs=True),
+        "read of a mixture": lambda _, found: _mixed(found),
         "skipped, and causes met": lambda _, found: _skipped(found),
         "LM passes": lambda _, found: spread([run.lm_passes for run in found]),
         "training FLOPs": lambda _, found: _flops(found),
@@ -69,8 +70,23 @@ def alarms(filled: Filled, row: Row) -> list[str]:
 
 def _read(runs: Sequence[RunRecord], pairs: bool) -> str:
     """Entries of the corpus read, where it holds such entries."""
-    counts = [run.coverage["documents"] for run in runs if "documents" in run.coverage and _pairs(run) is pairs]
-    return spread(counts)
+    return spread(
+        [
+            run.coverage["documents"]
+            for run in runs
+            if "documents" in run.coverage and _pairs(run) is pairs and not _parts([run])
+        ]
+    )
+
+
+def _mixed(runs: Sequence[RunRecord]) -> str:
+    """Entries read of every part of a mixture: pairs of one, documents of another."""
+    read = {part: [run.coverage.get(f"{part}:documents", 0) for run in runs] for part in _parts(runs)}
+    return "; ".join(f"{escape(part)} {spread(counts)}" for part, counts in read.items()) or DASH
+
+
+def _parts(runs: Sequence[RunRecord]) -> list[str]:
+    return sorted({key.partition(":")[0] for run in runs for key in run.coverage if ":" in key})
 
 
 def _pairs(run: RunRecord) -> bool:
@@ -83,7 +99,7 @@ def _skipped(runs: Sequence[RunRecord]) -> str:
     """What was not used and why; of a mixture, of each part."""
     if not any(run.coverage for run in runs):
         return DASH
-    parts = sorted({key.partition(":")[0] for run in runs for key in run.coverage if ":" in key})
+    parts = _parts(runs)
     if not parts:
         return _lost([run.coverage for run in runs])
     by_part = {

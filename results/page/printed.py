@@ -10,10 +10,11 @@ import io
 from results.frame import Filled, long_frame, mean_sd
 from results.page.columns import columns
 from results.page.findings import findings
+from results.page.markdown import escape
 from results.page.measured import deltas, measured, paper
 from results.page.orderings import orderings
 from results.page.pretraining import pretraining
-from results.page.settings import changes, recipe
+from results.page.settings import given, recipe, warning_of
 from results.page.shuffled import shuffled
 from results.page.sources import sources
 from results.page.transfers import TITLES, by_mode, transfers
@@ -23,17 +24,16 @@ CSV_COLUMNS = (
     *("table", "scale", "row", "control", "column", "dataset", "metric"),
     *("mean", "sd", "n", "missing", "paper", "run_ids"),  # sd: over seeds, ddof 1
 )
-REDUCED = "NOT THE PAPER'S RECIPE, not comparable with the paper"
 
 
 def render(table: Table, publication: Publication) -> str:
     """The whole page of one table."""
     filled = Filled(table, publication)
-    warning = publication.warning or (REDUCED if changes(filled) else "")
+    warning, head = warning_of(filled), _head(filled)
     modes = by_mode(filled)
     if len(modes) == 1:
         parts = [
-            _head(table, warning),
+            head,
             findings(filled),
             measured(filled),
             paper(filled),
@@ -42,7 +42,7 @@ def render(table: Table, publication: Publication) -> str:
             orderings(filled),
         ]
     else:  # nothing is compared across them: neither words nor bold nor noise
-        parts = [_head(table, warning)]
+        parts = [head]
         for mode, part in modes.items():
             parts += [[f"# {TITLES[mode]}"], findings(part), measured(part), [] if warning else deltas(part)]
             parts += [columns(part), orderings(part)]
@@ -82,7 +82,9 @@ def render_long(table: Table, publication: Publication) -> str:
     return str(frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
-def _head(table: Table, warning: str) -> list[str]:
+def _head(filled: Filled) -> list[str]:
+    table, warning, settings = filled.table, warning_of(filled), given(filled.publication)
     title = f"# {table.title}: {warning}" if warning else f"# {table.title}"
     note = " **Read the orderings, not the levels**: what differs from the paper is listed below." if warning else ""
-    return [title, "", f"{table.caption}{note}"]
+    under = ["", f"**Swept with** {escape(settings)}."] if settings else []
+    return [title, "", f"{table.caption}{note}", *under]

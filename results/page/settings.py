@@ -11,7 +11,7 @@ from results.compare import ABSENT, departures, settings
 from results.frame import Filled
 from results.page.markdown import DASH, escape, plain_value
 from results.page.words import listed, times
-from results.schema import Kind, Row, RunRecord, Slot, Status
+from results.schema import Kind, Publication, Row, RunRecord, Slot, Status
 
 PRETRAIN = Kind.PRETRAIN.value
 AUGMENTED = ("classify",)  # tasks in which the paper augments pictures (A.2)
@@ -25,6 +25,19 @@ class Change(NamedTuple):
     key: str  # dotted; options of an objective as `--set` spells them: objectives.lcl.contrast_weight
     paper: str
     here: str
+
+
+REDUCED = "NOT THE PAPER'S RECIPE, not comparable with the paper"
+
+
+def warning_of(filled: Filled) -> str:
+    """What stands above the numbers wherever they are printed: the scale's warning, or that the recipe was changed."""
+    return filled.publication.warning or (REDUCED if changes(filled) else "")
+
+
+def given(publication: Publication) -> str:
+    """The settings of the command line under which a table was swept, "" without any."""
+    return ", ".join(f"{key}={value}" for key, value in publication.settings.items())
 
 
 def changes(filled: Filled) -> dict[Change, list[str]]:
@@ -93,8 +106,16 @@ def _compared(filled: Filled) -> dict[str, set[str]]:
 
 def _cached(filled: Filled) -> list[str]:
     """Tasks whose pictures were seen as they are though the paper augments them; before there was a choice all were."""
-    tasks = sorted({slot.stage for slot, record in finished(filled) if _saw_cached(slot, record)})
-    return [f"- {escape(task)}: cached features of pictures as they are; the paper augments them" for task in tasks]
+    here, everyone = defaultdict[str, dict[str, None]](dict), defaultdict[str, set[str]](set)
+    for slot, record in finished(filled):
+        everyone[slot.stage].add(slot.row)
+        if _saw_cached(slot, record):
+            here[slot.stage][slot.row] = None
+    return [
+        f"- {escape(task)}: cached features of pictures as they are; the paper augments them"
+        + (f" ({', '.join(map(escape, rows))})" if set(rows) < everyone[task] else "")
+        for task, rows in sorted(here.items())
+    ]
 
 
 def _saw_cached(slot: Slot, record: RunRecord) -> bool:
@@ -105,13 +126,21 @@ def _saw_cached(slot: Slot, record: RunRecord) -> bool:
 def _own_settings(filled: Filled) -> list[str]:
     """Settings of pre-training in which two rows with a trained encoder differ, in one line."""
     rows = {row.label: row for row in filled.rows}
-    leaves = {
-        slot.row: {_as_set(key, record.resolved): value for key, value in settings(record.resolved).items()}
+    records = {
+        slot.row: record
         for slot, record in _first_runs(filled)
         if slot.stage == PRETRAIN and slot.row in rows and record.spec.get("objective") is not None
     }
+    leaves = {
+        row: {_as_set(key, record.resolved): value for key, value in settings(record.resolved).items()}
+        for row, record in records.items()
+    }
+    defaults = {row: {_as_set(key, record.resolved) for key in record.defaults} for row, record in records.items()}
     found = []
-    for key in sorted({key for each in leaves.values() for key in each}):
+    for key in sorted({key for each in leaves.values() for key in each} - {"objective.name"}):
+        having = [row for row, each in leaves.items() if key in each]
+        if len(having) < len(leaves) and all(key in defaults[row] for row in having):
+            continue  # newer than the other records, which were made when there was nothing but its default
         groups: dict[str, list[str]] = defaultdict(list)
         for row, each in leaves.items():
             if not key.startswith("objective") or key in _shared(leaves, rows, row):

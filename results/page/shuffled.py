@@ -6,11 +6,12 @@ metrics since there were any; a run from before has none, and a page of such run
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from results.frame import Filled
 from results.page.markdown import DASH, escape
 from results.page.markdown import table as markdown_table
-from results.schema import Column, Kind, Row, metric_key
+from results.schema import BLIND, Column, Kind, Row, metric_key
 
 _CAPTIONS = (
     "## Captions of other images",
@@ -39,21 +40,57 @@ def _section(filled: Filled, among: Sequence[Column], title: str, about: str) ->
     rows = [row for row in filled.rows if any(pairs[row.label, column.key] for column in columns)]
     if not columns:
         return []
+    few = {each.fewer for column in columns for row in rows if (each := pairs[row.label, column.key])}
+    everywhere = few.pop() if len(few) == 1 else ""
+    about += f" Here over {everywhere}." if everywhere else ""
     lines = []
     for column in columns:
         found = [pairs[row.label, column.key] for row in rows]
-        cells = (f"{each[0]:.1f} / {each[1]:.1f}" if each else DASH for each in found)
+        cells = ((each.text if everywhere else each.with_seeds) if each else DASH for each in found)
         lines.append([escape(column.name(filled.scale)), *cells])
     header = ["column", *(escape(row.label) for row in rows)]
-    return [title, "", about, "", *markdown_table(header, lines, left=1)]
+    absent = [row.label for row in filled.rows if row not in rows and _asked(filled, row, columns)]
+    note = ["", f"Runs from before there was such a score: {', '.join(map(escape, absent))}."] if absent else []
+    return [title, "", about, "", *markdown_table(header, lines, left=1), *note]
 
 
-def _both(filled: Filled, row: Row, column: Column) -> tuple[float, float] | None:
-    """Means of the score and of its shuffled twin over the seeds that have both."""
+def _asked(filled: Filled, row: Row, columns: Sequence[Column]) -> bool:
+    """Whether a row has numbers in these columns, and looks at images."""
+    return row.mode != BLIND and any(column.asked_of(row) and filled.values(row, column) for column in columns)
+
+
+class Both(NamedTuple):
+    """A score and its shuffled twin, over the seeds that have both."""
+
+    own: float
+    other: float
+    seeds: int
+    of: int  # seeds that have the score
+
+    @property
+    def fewer(self) -> str:
+        """Of how many seeds, where those are fewer than the table's."""
+        return f"{self.seeds} of {self.of} seeds" if self.seeds < self.of else ""
+
+    @property
+    def text(self) -> str:
+        """As printed."""
+        return f"{self.own:.1f} / {self.other:.1f}"
+
+    @property
+    def with_seeds(self) -> str:
+        """As printed where others are means over other seeds."""
+        return f"{self.text} ({self.fewer})" if self.fewer else self.text
+
+
+def _both(filled: Filled, row: Row, column: Column) -> Both | None:
     twin = metric_key(column.dataset, f"shuffled_{column.metric}")
+    seeds = [seed for seed in filled.seeds(row, column) if seed.value is not None]
     found = [
         (seed.value, seed.record.metrics[twin])
-        for seed in filled.seeds(row, column)
+        for seed in seeds
         if seed.value is not None and seed.record is not None and twin in seed.record.metrics
     ]
-    return (fmean(own for own, _ in found), fmean(other for _, other in found)) if found else None
+    if not found:
+        return None
+    return Both(fmean(own for own, _ in found), fmean(other for _, other in found), len(found), len(seeds))

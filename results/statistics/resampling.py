@@ -43,6 +43,7 @@ class Sums:
     groups: tuple[str, ...]
     sums: Floats  # g k
     of: Callable[[Floats], Floats]  # ... k -> ...: the metric of summed sums
+    mean: bool  # it is a mean over items: sum and count
     hits: Mapping[str, bool] | None  # by item, where every score is a hit or a miss and every image has one item
 
 
@@ -96,8 +97,10 @@ def spreads(several: Sequence[Sums]) -> list[Spread]:
 def compare(first: Sums, second: Sums) -> Paired:
     """Two checkpoints in one metric, first minus second; every draw takes the same images for both.
 
-    A metric of hits and misses, one an image, is tested by McNemar's exact test, any other by the draws on either side
-    of 0. Raises ValueError where they were not scored on the same images.
+    A metric of hits and misses, one an image, is tested by McNemar's exact test, any other mean over items by flipping
+    the sign of each image's difference, and what is no mean by the draws on either side of 0.
+
+    Raises ValueError where they were not scored on the same images.
     """
     if first.metric != second.metric or first.groups != second.groups:
         raise ValueError(
@@ -108,6 +111,8 @@ def compare(first: Sums, second: Sums) -> Paired:
     a, b = _whole(first), _whole(second)
     if first.hits is not None and second.hits is not None:
         test, p = "McNemar", mcnemar(*_discordant(first.hits, second.hits))
+    elif first.mean and np.array_equal(first.sums[:, 1], second.sums[:, 1]):
+        test, p = "sign flips", sign_flips(first.sums[:, 0] - second.sums[:, 0], first.metric)
     else:
         tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
         test, p = "bootstrap", min(1.0, 2 * (tail + 1) / (len(draws) + 1))
@@ -121,6 +126,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(exact([[0, only_first], [only_second, 0]], exact=True).pvalue)
 
 
+def sign_flips(differences: Floats, metric: str) -> float:
+    """Two-sided p of a sum of differences, one an image, if each might as well have had the other sign."""
+    stream, seen, extreme = _stream("sign flips", metric), abs(differences.sum()), 0
+    for _ in range(DRAWS // CHUNK):
+        signs = 2.0 * stream.integers(2, size=(CHUNK, len(differences))) - 1
+        extreme += int((np.abs(signs @ differences) >= seen * (1 - 1e-12)).sum())  # equal sums may differ in a last bit
+    return (extreme + 1) / (DRAWS + 1)
+
+
 def _mean(metric: str, values: Mapping[tuple[str, str], float]) -> Sums:
     groups = tuple(sorted({group for group, _ in values}))
     place = {group: number for number, group in enumerate(groups)}
@@ -129,7 +143,7 @@ def _mean(metric: str, values: Mapping[tuple[str, str], float]) -> Sums:
         sums[place[group]] += value, 1
     shares = len(values) == len(groups) and set(values.values()) <= {0.0, 100.0}
     hits = {item: value > 0 for (_, item), value in values.items()} if shares else None
-    return Sums(metric, groups, sums, lambda total: total[..., 0] / total[..., 1], hits)
+    return Sums(metric, groups, sums, lambda total: total[..., 0] / total[..., 1], True, hits)
 
 
 def _counted(
@@ -147,7 +161,7 @@ def _counted(
     for k, name in enumerate(names):
         for (group, _), value in columns[name].items():
             sums[place[group], k] += value
-    return Sums(metric, groups, sums, of, None)
+    return Sums(metric, groups, sums, of, False, None)
 
 
 def _mean_f1(total: Floats) -> Floats:
@@ -169,12 +183,16 @@ def _bleu4(total: Floats) -> Floats:
 
 
 def _weights(sums: Sums) -> Iterator[Floats]:
-    """How often each draw takes each image. The stream is named after the metric: equal records give equal digits."""
-    seed = int.from_bytes(hashlib.sha256(f"bootstrap {sums.metric}".encode()).digest()[:8])
-    stream, g = np.random.default_rng(seed), len(sums.groups)
+    """How often each draw takes each image."""
+    stream, g = _stream("bootstrap", sums.metric), len(sums.groups)
     for _ in range(DRAWS // CHUNK):
         drawn = stream.integers(g, size=(CHUNK, g)) + g * np.arange(CHUNK)[:, None]  # counted at once, faster than
         yield np.bincount(drawn.ravel(), minlength=CHUNK * g).reshape(CHUNK, g).astype(np.float64)  # a multinomial
+
+
+def _stream(use: str, metric: str) -> np.random.Generator:
+    """Named after its use: equal records give equal digits."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{use} {metric}".encode()).digest()[:8]))
 
 
 def _whole(sums: Sums) -> float:

@@ -81,10 +81,12 @@ def seeds_needed(effect: float, sd: float, level: float) -> int | None:
     def enough(n: int) -> bool:
         return bool(power.power(size, n, level, alternative="larger") >= POWER)
 
-    if not enough(MOST_SEEDS):
-        return None
-    low, high = 1, MOST_SEEDS
+    low, high = 1, 2
+    while not enough(high):  # from below: far beyond the answer statsmodels' power is no number
+        low, high = high, 2 * high
+        if low >= MOST_SEEDS:
+            return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return high if high <= MOST_SEEDS else None

@@ -55,6 +55,11 @@ REFUSED = {
     "a type": (["small", "--set", "pretrain.images=many"], "'many' is not a whole number"),
     "a value": (["small", "--set", "pretrain.images=0"], "must be at least 1"),
     "no assignment": (["small", "--set", "pretrain.images"], "write key=value"),
+    "a row of another scale": (
+        ["table1", "--only", "supervised", "--scale", "base16"],
+        "at other scales, and not at 'base16'",
+    ),
+    "workers of a cluster": (["small", "--launcher", "slurm", "--workers", "2"], "--workers 2 is not read"),
     "a row in capitals": (["table5", "--only", "LCLL"], "Did you mean 'lcl'?"),
     "seeds": (["small", "--seeds", "0"], "at least 1, or a range like 10-14, got '0'"),
     "range of seeds": (["small", "--seeds", "14-10"], "got '14-10'"),

@@ -131,6 +131,18 @@ def test_text_is_read_by_the_type_of_its_field() -> None:
             changed(wrong)
 
 
+def test_only_a_pair_of_brackets_around_several_values_is_taken_off() -> None:
+    assert changed("slurm.setup=(a,b)").slurm.setup == changed("slurm.setup=a,b").slurm.setup == ("a", "b")
+    assert changed("slurm.setup=source $(which activate)").slurm.setup == ("source $(which activate)",)
+
+
+def test_a_name_of_ones_own_is_one_that_a_table_can_print() -> None:
+    for name in ("my|set", "<b>x</b>", "a`b"):
+        with pytest.raises(ConfigError, match="tables cannot print"):
+            changed(f"data.called.coco={name}")
+    assert changed("data.called.coco=my garden (2024)").data.called.coco == "my garden (2024)"
+
+
 def test_a_key_given_twice_must_agree_with_itself() -> None:
     assert parse(["a=1", "a=1"]) == {"a": "1"}
     with pytest.raises(ConfigError, match="'1' and as '2'"):

@@ -38,6 +38,8 @@ def digests(specs: list[dict[str, Any]]) -> dict[str, str]:
             parts = get_corpus(spec["data"]["name"]).parts
             inputs = ["corpus"] if len(parts) == 1 else [f"corpus:{part.name}" for part in parts]
             found |= {part.source: spec["inputs"][name] for part, name in zip(parts, inputs, strict=True)}
+        if spec["kind"] == "text_lm":
+            found["mmc4"] = spec["inputs"]["text"]
         if spec["kind"] == "transfer":
             data = get_task(spec["task"])
             found |= {data.train: spec["inputs"]["train"], **{name: spec["inputs"][name] for name in data.tests}}

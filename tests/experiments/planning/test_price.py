@@ -12,7 +12,7 @@ from experiments.configuration.recipe import get_scale
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.price import Known, finished, price
-from experiments.planning.specs import PretrainSpec
+from experiments.planning.specs import PretrainSpec, TransferSpec
 from results.publish import export
 from results.schema import RunRecord
 
@@ -40,6 +40,24 @@ def test_counterparts_of_another_seed_give_the_bill_and_name_their_device() -> N
     assert f"FLOPs: {5 * images:.3g}\n" in said and f"language model: {30 * images:.3g}\n" in said
     assert f"{len(made.runs) / 10:,.2f} process hours on A CPU, bf16 (AMX) (finished runs)\n" in said
     assert "512 A800 for 5 days, 61,440 GPU hours" in said and 512 * 5 * 24 == 61_440
+
+
+def test_a_larger_model_longer_rows_and_longer_training_are_no_counterparts() -> None:
+    known = Known(records(), "tiny")
+    run = next(each for each in plan().runs if each.run_id.startswith("pretrain-lcl"))
+    assert known.of(run) and known.timing.expected(run, "A CPU, bf16 (AMX)")
+    assert isinstance(run.spec, PretrainSpec) and run.spec.data is not None
+    for spec in (
+        replace(run.spec, model={**run.spec.model, "name": "base16"}),
+        replace(run.spec, data=replace(run.spec.data, seq_len=512)),
+    ):
+        other = replace(run, spec=spec)
+        assert not known.of(other) and known.timing.expected(other, "A CPU, bf16 (AMX)") is None
+    corpus = replace(run, spec=replace(run.spec, data=replace(run.spec.data, name="obelics")))
+    assert known.of(corpus), "another corpus of documents costs about as much, where there is nothing better"
+    head = next(each for each in plan().runs if isinstance(each.spec, TransferSpec))
+    longer = replace(head, spec=replace(head.spec, recipe={**head.spec.recipe, "epochs": 99.0}))
+    assert known.timing.expected(head, "A CPU, bf16 (AMX)") and not known.timing.expected(longer, "A CPU, bf16 (AMX)")
 
 
 def test_finished_runs_cost_nothing_more() -> None:

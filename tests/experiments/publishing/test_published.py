@@ -99,8 +99,19 @@ def test_runs_of_other_settings_never_replace_a_fuller_table(
     code = sweep.main(arguments(tmp_path, "--set", "pretrain.images=64", "--collate"))
     assert code == EXIT_INCOMPLETE
     assert files(tmp_path / "out") == before
-    assert f"holds {len(plan(tmp_path, 2).runs)} finished runs of Small table" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"holds {len(plan(tmp_path, 2).runs)} finished runs of Small table, of which" in said
     assert mine.run_id in publish.load(tmp_path / "records" / "small.jsonl").records
+
+
+def test_other_rows_never_replace_as_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = plan(tmp_path, 1)
+    for each in done(made):
+        record.write(each, tmp_path / each.run_id, [])
+    sweep.main(arguments(tmp_path, "--collate", "--only", "CLIP"))
+    before = files(tmp_path / "out")
+    sweep.main(arguments(tmp_path, "--collate", "--only", "LCL"))
+    assert files(tmp_path / "out") == before and "are missing here" in capsys.readouterr().err
 
 
 def test_settings_are_published_with_a_table_and_folders_are_not(tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_a_row_has_the_samples_of_its_first_seed_and_a_picture_stands_once(tmp_p
     assert not (tmp_path / "empty").exists()
 
 
+def test_line_separators_in_a_caption_are_no_ends_of_lines(tmp_path: Path, made: Publication) -> None:
+    samples.export(made, tmp_path / "runs", tmp_path)
+    path = tmp_path / f"table1{samples.SUFFIX}"
+    found = samples.load(path)
+    image, (_, picture) = next(iter(found.pictures.items()))
+    found.pictures[image] = ("a dog\u2028on\u2029grass\x85 .", picture)
+    samples.save(path, found)
+    assert samples.load(path) == found
+
+
 def test_images_go_from_easy_to_hard_with_every_answer_marked(tmp_path: Path, made: Publication) -> None:
     samples.export(made, tmp_path / "runs", tmp_path)
     (gallery,) = galleries(Filled(TABLE, made), samples.load(tmp_path / f"table1{samples.SUFFIX}"))

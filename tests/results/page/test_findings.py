@@ -50,13 +50,21 @@ def test_a_method_that_learns_in_some_columns_is_told_apart_with_their_names() -
     assert line == f"**Learned in part:** LCL above in 1 of 2 columns ({name}), **below** in 1 of 2 columns (B)."
 
 
+def test_a_method_with_one_seed_among_others_is_told_by_sign_and_nowhere_else() -> None:
+    lines = found({"Random encoder": UNTOUCHED, **OTHERS, "CLIP": [99.0]})
+    said = [line for line in lines if "CLIP" in line]
+    assert (
+        len(said) == 1 and said[0].startswith("- **Undecided**, with one seed.") and "CLIP in 1 of 1 column" in said[0]
+    )
+
+
 def test_one_seed_decides_nothing_and_says_so_first() -> None:
     scores = {"Random encoder": [40.0], "CLIP": [39.0], "Emu": [5.0], "LCL": [81.0]}
     first, *rest = found(scores)
     assert first.startswith("**One seed a row: nothing here can be told from noise.**")
-    assert about(scores, "**Undecided.**") == (
-        "**Undecided.** By sign alone above the untouched encoder (Random encoder): LCL in 1 of 1 column, "
-        "CLIP in 0 of 1 column, Emu in 0 of 1 column."
+    assert about(scores, "**Undecided**") == (
+        "**Undecided**, with one seed. By sign alone above the untouched encoder (Random encoder): LCL in 1 of 1 "
+        "column, CLIP in 0 of 1 column, Emu in 0 of 1 column."
     )
     assert about(scores, "**The paper**").endswith("Of its 2 orderings by 2 points or more, 2 come out by sign alone.")
     assert not any("Learned" in line or "In front" in line or "How sure" in line for line in rest)

@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 from results_helpers import TABLE, publication
 
+from experiments.tables import TABLES
 from results.page.latex import escape, render_latex
+from results.page.printed import render, render_csv, render_long
+from results.schema import Publication, Table
 
 
 def test_text_from_data_is_no_command() -> None:
@@ -30,3 +34,22 @@ def test_every_line_has_as_many_cells_as_the_tabular_has_columns() -> None:
     lines = render_latex(table, publication({"LCL": [70.0]})).splitlines()
     cells = [line.replace(r"\&", "").count("&") for line in lines if "&" in line]
     assert set(cells) == {3}
+
+
+def test_a_column_of_one_mode_is_a_dash_in_the_rows_of_the_other() -> None:
+    full = replace(TABLE.columns[0], key="coco_tr1", label="full", analogue={}, mode="full")
+    lines = render_latex(replace(TABLE, columns=(*TABLE.columns, full)), publication({"LCL": [70.0]})).splitlines()
+    assert r"LCL & mmc4 & 70.0 & -- \\" in lines or r"LCL & mmc4 & \textbf{70.0} & -- \\" in lines
+
+
+@pytest.mark.parametrize("table", [each for each in TABLES.values()], ids=lambda table: table.name)
+def test_every_declared_table_prints_without_a_record(table: Table) -> None:
+    empty = Publication(table=table.name, scale="tiny", warning="TINY", slots=(), records={})
+    for show in (render, render_latex, render_csv, render_long):
+        assert show(table, empty)
+
+
+def test_what_a_table_was_swept_with_stands_in_every_form() -> None:
+    made = replace(publication({"LCL": [70.0]}), settings={"data.toyworld_redundancy": "0.5"})
+    assert "**Swept with** data.toyworld_redundancy=0.5." in render(TABLE, made).replace("\\", "")
+    assert r"data.toyworld\_redundancy=0.5" in render_latex(TABLE, made).splitlines()[0]

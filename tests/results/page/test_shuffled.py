@@ -29,7 +29,20 @@ def test_each_score_stands_beside_that_of_another_image_s_captions() -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert rows[0][1:] == ["CLIP", "LCL"]  # Emu's runs are from before
     assert [row[1:] for row in rows[2:]] == [["61.0 / 7.5", "50.0 / 49.0"]]
+    assert lines[-1] == "Runs from before there was such a score: Emu."
     assert "## Captions of other images" in render(TABLE, with_twins(CLIP=(7.0, 8.0)))
+
+
+def test_a_mean_over_fewer_seeds_says_so() -> None:
+    made = with_twins(CLIP=(7.0, 8.0))
+    run_id = next(each.run_id for each in made.slots if (each.row, each.stage, each.seed) == ("CLIP", "classify", 1))
+    late = {key: value for key, value in made.records[run_id].metrics.items() if "shuffled" not in key}
+    records = {**made.records, run_id: replace(made.records[run_id], metrics=late)}
+    page = "\n".join(shuffled(Filled(TABLE, replace(made, records=records))))
+    assert "Means over seeds. Here over 1 of 2 seeds." in page and " 60.0 / 7.0 |" in page
+    both = with_twins(CLIP=(7.0, 8.0), Emu=(1.0, 2.0))
+    page = "\n".join(shuffled(Filled(TABLE, replace(both, records={**both.records, run_id: records[run_id]}))))
+    assert "Here over" not in page and "60.0 / 7.0 (1 of 2 seeds)" in page and "5.2 / 1.5 |" in page
 
 
 def test_runs_from_before_there_was_a_baseline_print_no_section() -> None:

@@ -3,7 +3,9 @@
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from scipy.stats import permutation_test
 
 from results import publish
 from results.details import items
@@ -77,7 +79,7 @@ def test_intervals_cover() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_draws")
-@pytest.mark.parametrize(("several", "test"), [(5, "bootstrap"), (1, "McNemar")])
+@pytest.mark.parametrize(("several", "test"), [(5, "sign flips"), (1, "McNemar")])
 def test_equal_checkpoints_differ_at_most_once_in_twenty(several: int, test: str) -> None:
     draw, trials, found = random.Random(2), 500, 0
     for trial in range(trials):
@@ -99,6 +101,25 @@ def test_a_small_difference_on_the_same_images_is_found() -> None:
     pair = compare(captions("cider", better), captions("cider", base))
     assert pair.p < 0.001 and 0.8 < pair.difference.low < 1 < pair.difference.high < 1.2
     assert pair.first - pair.second == pytest.approx(pair.difference.value)
+
+
+def test_sign_flips_are_those_of_scipy() -> None:
+    draw = random.Random(4)
+    base = {f"i{n}": [draw.gauss(50, 30) for _ in range(n % 3 + 1)] for n in range(40)}
+    other = {image: [value + draw.gauss(1, 8) for value in values] for image, values in base.items()}
+    pair = compare(captions("cider", other), captions("cider", base))
+    sums = [sum(other[image]) - sum(base[image]) for image in base]
+    found = permutation_test(
+        (sums,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", n_resamples=20_000, vectorized=True,
+        rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert pair.test == "sign flips" and 0.01 < pair.p < 0.9
+    assert pair.p == pytest.approx(found.pvalue, abs=0.015)
+
+
+def test_equal_checkpoints_are_no_difference() -> None:
+    same = {f"i{n}": [float(n)] for n in range(20)}
+    assert compare(captions("cider", same), captions("cider", same)).p == 1
 
 
 def test_other_images_and_half_a_bleu_are_refused() -> None:

@@ -59,7 +59,7 @@ def test_holm_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("effect", "sd", "level", "n"),
-    [(1, 1, 0.025, 10), (-1, 2, 0.025, 34), (0.5, 1, 0.001, 67), (1, 0.5, 0.025 / 14, 8)],
+    [(1, 1, 0.025, 10), (-1, 2, 0.025, 34), (0.5, 1, 0.001, 67), (1, 0.5, 0.025 / 14, 8), (2.55, 1, 0.05 / 28, 7)],
 )
 def test_so_many_seeds_show_an_effect_four_times_in_five(effect: float, sd: float, level: float, n: int) -> None:
     assert seeds_needed(effect, sd, level) == n

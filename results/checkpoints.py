@@ -21,9 +21,9 @@ from results.statistics.t_tests import holm
 
 ABOUT = (
     "95 % intervals over test images ({draws:,} draws; the gallery of a retrieval and the document frequencies of "
-    "CIDEr stay fixed). p by McNemar's exact test where every image is a hit or a miss, else by the draws beyond 0; "
-    "Holm over the lines of this table. This is about these two checkpoints: another seed of the same rows may differ "
-    "by more."
+    "CIDEr stay fixed). p by McNemar's exact test where every image is a hit or a miss, by flipping the signs of the "
+    "images' differences for other means, else (BLEU, F1) by the draws beyond 0; Holm over the lines here. This is "
+    "about these two checkpoints: another seed of the same rows may differ by more."
 )
 
 
@@ -75,7 +75,7 @@ def _scores(publication: Publication, found: dict[str, Scores], row: str, seed: 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     made = argparse.ArgumentParser(prog="python -m results.checkpoints", description="Two checkpoints, item by item.")
-    made.add_argument("table", help="a published table: table1")
+    made.add_argument("table", help="a published table, as table1 or table4")
     made.add_argument("first", help="a row of it")
     made.add_argument("second", help="another")
     made.add_argument("--seed", type=int, default=0, help="default: %(default)s")

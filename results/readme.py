@@ -3,7 +3,9 @@
 tests/results/test_readme.py compares the two, so a README that shows other numbers than results/tables/ fails.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from results import claims, scorecard
@@ -47,8 +49,11 @@ def refreshed(readme: str, shown: str, begin: str = BEGIN, end: str = END) -> st
     return "\n\n".join(part for part in (above + begin, shown, end + below) if part)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Bring the README up to date; the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m results.readme", description="Write Table 1 and the scorecard into README.md, between markers."
+    ).parse_args(arguments)
     text = refreshed(README.read_text(encoding="utf-8"), block())
     write_atomic(README, refreshed(text, verdicts(), CLAIMS_BEGIN, CLAIMS_END))
     print(f"{README.name} shows {PAGE.relative_to(ROOT.parent)} and the scorecard")

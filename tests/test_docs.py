@@ -315,7 +315,7 @@ def test_the_readme_s_two_lines_of_pandas_give_the_paired_difference(
 ) -> None:
     """Against the same difference taken from the run records themselves."""
     (code,) = fenced(ROOT / "README.md", "python")
-    assert len(code.splitlines()) == 2
+    assert len(code.splitlines()) == 4  # with the import and a line between
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {"pd": pd}
     exec(code, names)

@@ -56,11 +56,18 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Says a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, []) else super()._get_help_string(action)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
         "python -m data.audit",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Defaults,
         description="Say what a corpus holds and what a run would make of it.",
         epilog="Exit status: 0; 2 for wrong arguments or a folder that is no corpus.",
     )

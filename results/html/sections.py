@@ -17,7 +17,7 @@ from results.html.grid import Cell, Grid
 from results.html.intervals import intervals
 from results.html.samples import Gallery, galleries
 from results.page.markdown import DASH
-from results.page.measured import leads
+from results.page.measured import leads, paper_lines
 from results.page.pretraining import alarms, encoders
 from results.page.settings import given, warning_of
 from results.page.transfers import TITLES, by_mode, protocols
@@ -175,19 +175,17 @@ def _cell(filled: Filled, row: Row, column: Column) -> Cell:
 
 
 def _paper(filled: Filled) -> list[Grid]:
-    rows = [row for row in filled.rows if row.paper]
-    if not rows:
-        return []
-    lines = []
-    for row in rows:
-        numbers = [filled.paper(row, column) for column in filled.table.columns]
-        lines.append((Cell(row.label), *(Cell(DASH if n is None else f"{n:.1f}", n) for n in numbers)))
-    header = ("row above", *(f"paper: {column.label}" for column in filled.table.columns))
-    return [
-        Grid(
-            "The paper's numbers: single runs, no error bars. Nothing of this was measured here.", header, tuple(lines)
+    lines = [
+        (
+            Cell(each.row or DASH),
+            Cell(each.line),
+            *(Cell(text, number) for text, number in zip(each.shown, each.numbers, strict=True)),
         )
+        for each in paper_lines(filled)
     ]
+    header = ("row above", "line in the paper", *(f"paper: {column.label}" for column in filled.table.columns))
+    about = "The paper's numbers: single runs, no error bars. Nothing of this was measured here."
+    return [Grid(about, header, tuple(lines))] if lines else []
 
 
 def cost(filled: Filled) -> Grid:

@@ -6,7 +6,7 @@ Needs \usepackage{booktabs}. Text from data is escaped; equal records give equal
 from collections.abc import Sequence
 
 from results.frame import Filled, mean_sd
-from results.page.measured import leads
+from results.page.measured import leads, paper_lines
 from results.page.settings import given, warning_of
 from results.page.transfers import TITLES, by_mode
 from results.schema import Column, Publication, Row, Table
@@ -47,10 +47,10 @@ def render_latex(table: Table, publication: Publication) -> str:
         lines += [r"\midrule", f"\\multicolumn{{{len(columns) + 2}}}{{l}}{{\\emph{{{title}}}}} \\\\"]
         rows = [*part.methods, *(row for row in part.rows if row.control)]
         lines += [_row(part, row, columns) for row in rows]
-    if printed := [row for row in filled.rows if row.paper]:
+    if printed := paper_lines(filled):
         said = r"\emph{In the paper (single runs)}"
         lines += [r"\midrule", f"\\multicolumn{{{len(columns) + 2}}}{{l}}{{{said}}} \\\\"]
-        lines += [_paper(filled, row, columns) for row in printed]
+        lines += [_line([each.row or each.line, "–", *each.shown]) for each in printed]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -66,12 +66,6 @@ def _row(filled: Filled, row: Row, columns: Sequence[Column]) -> str:
         text = DASH if not values else f"{mean:.1f}" if sd is None else f"{mean:.1f} $\\pm$ {sd:.1f}"
         cells.append(f"\\textbf{{{text}}}" if leads(filled, row, column) else text)
     return f"{' & '.join([escape(row.label), data, *cells])} \\\\"
-
-
-def _paper(filled: Filled, row: Row, columns: Sequence[Column]) -> str:
-    numbers = [filled.paper(row, column) for column in columns]
-    cells = [DASH if number is None else f"{number:.1f}" for number in numbers]
-    return f"{' & '.join([escape(row.label), DASH, *cells])} \\\\"
 
 
 def _line(cells: Sequence[str]) -> str:

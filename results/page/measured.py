@@ -1,6 +1,7 @@
 """The measured table, its footnotes, the paper's table, and the difference of the two at a scale of the paper."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from results.frame import Filled, mean_sd
 from results.page.markdown import DASH, escape, spread
@@ -85,19 +86,37 @@ def chance(filled: Filled, column: Column) -> str:
     return spread(values, "{:.1f}")
 
 
+class PaperLine(NamedTuple):
+    """A line of the paper's table: of a row that is measured here, or printed for comparison only."""
+
+    row: str  # label, "" for one that is not measured
+    line: str  # what selects it in the paper's table
+    numbers: tuple[float | None, ...]  # by column
+
+    @property
+    def shown(self) -> list[str]:
+        """The numbers as printed."""
+        return [DASH if each is None else f"{each:.1f}" for each in self.numbers]
+
+
+def paper_lines(filled: Filled) -> list[PaperLine]:
+    """The paper's lines for the rows of the table, and those that are references."""
+    columns = filled.table.columns
+    found = [
+        PaperLine(row.label, ", ".join(row.paper.values()), tuple(filled.paper(row, column) for column in columns))
+        for row in filled.rows
+        if row.paper
+    ]
+    for reference in filled.table.references:
+        numbers = tuple(paper_value(filled.table.paper_csv, reference, column.key) for column in columns)
+        found.append(PaperLine("", ", ".join(reference.values()), numbers))
+    return found
+
+
 def paper(filled: Filled) -> list[str]:
     """The paper's numbers, in a table of their own."""
-    columns = filled.table.columns
-    lines = []
-    for row in (row for row in filled.rows if row.paper):
-        printed = [filled.paper(row, column) for column in columns]
-        numbers = [DASH if each is None else f"{each:.1f}" for each in printed]
-        lines.append([escape(row.label), escape(", ".join(row.paper.values())), *numbers])
-    for reference in filled.table.references:
-        printed = [paper_value(filled.table.paper_csv, reference, column.key) for column in columns]
-        numbers = [DASH if each is None else f"{each:.1f}" for each in printed]
-        lines.append([DASH, escape(", ".join(reference.values())), *numbers])
-    header = ["row above", "line in the paper", *(f"paper: {column.label}" for column in columns)]
+    lines = [[escape(each.row) or DASH, escape(each.line), *each.shown] for each in paper_lines(filled)]
+    header = ["row above", "line in the paper", *(f"paper: {column.label}" for column in filled.table.columns)]
     title = filled.table.title
     about = f"As printed in the paper's {title}: single runs, no error bars. **Nothing of it was measured here.**"
     return ["## The paper's numbers", "", about, "", *markdown_table(header, lines, left=2)] if lines else []

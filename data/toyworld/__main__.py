@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 from data.toyworld.dialogue import write_dialogue
 from data.toyworld.spec import ToyDialogueSpec
@@ -17,15 +18,24 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         prog="python -m data.toyworld",
-        description="Write pictures of four corners with LLaVA's conversations about them and questions to answer.",
+        description="Write pictures of four things, or of one, with LLaVA's conversations about them and questions to answer.",
     )
     made.add_argument("folder", type=Path, help="where to; it must not be there yet")
     for each in fields(ToyDialogueSpec):
-        what = "draw of the corpus" if each.name == "seed" else f"pictures of {each.name}"
+        what = _ABOUT.get(each.name, f"pictures of {each.name}")
+        choices = get_args(each.type) or None
         made.add_argument(
-            f"--{each.name}", type=int, default=each.default, metavar="N", help=f"{what} (default: %(default)s)"
+            f"--{each.name}",
+            type=int,
+            default=each.default,
+            choices=choices,
+            metavar=None if choices else "N",
+            help=f"{what} (default: %(default)s)",
         )
     return made
+
+
+_ABOUT = {"seed": "draw of the corpus", "things": "things in a picture: a corner each, or one alone"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,9 +1,9 @@
-"""Pictures with four things in them: a corner each, so that what is where, which colour and how many are known.
+"""Pictures with four things in them, a corner each, or with one: what is where, which colour and how many are known.
 
 Every corner is that corner of a picture as toyworld draws it, nuisances included (patterns.py): an encoder of the
-embedded corpus meets patterns at the size it knows, four at once. A thing is a width and a kind ("fine rings");
-its direction stays free. Some things are drawn more often than others, and some often together, as in photographs:
-without that the three ways in which POPE chooses what is not there would be one.
+embedded corpus meets patterns at the size it knows, four at once. One thing alone is such a picture, whole. A thing is
+a width and a kind ("fine rings"); its direction stays free. Some things are drawn more often than others, and some
+often together, as in photographs: without that the three ways in which POPE chooses what is not there would be one.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ _TOGETHER = 0.6  # share of the other corners that stay in the family of the fir
 
 
 @dataclass(frozen=True)
-class Quartet:
-    """What a picture shows, corner by corner; no thing twice, colours as they come, one ground."""
+class Shown:
+    """What a picture shows, corner by corner, or alone; no thing twice, colours as they come, one ground."""
 
     scenes: tuple[Scene, ...]
     things: tuple[str, ...]
@@ -38,10 +38,10 @@ class Quartet:
         return tuple(tuple(COLOURS)[scene.foreground] for scene in self.scenes)
 
 
-def sample_quartet(rng: np.random.Generator) -> Quartet:
-    """Four things, and a colour for each that is not the ground's."""
+def sample(rng: np.random.Generator, things: int) -> Shown:
+    """So many things, and a colour for each that is not the ground's."""
     chosen = [_weighted(rng, range(len(THINGS)))]
-    while len(chosen) < len(CORNERS):
+    while len(chosen) < things:
         free = [thing for thing in range(len(THINGS)) if thing not in chosen]
         family = [thing for thing in free if thing % _FAMILIES == chosen[0] % _FAMILIES]
         chosen.append(_weighted(rng, family if family and rng.random() < _TOGETHER else free))
@@ -55,7 +55,7 @@ def sample_quartet(rng: np.random.Generator) -> Quartet:
         )
         for thing in placed
     )
-    return Quartet(scenes, tuple(THINGS[thing] for thing in placed))
+    return Shown(scenes, tuple(THINGS[thing] for thing in placed))
 
 
 def _weighted(rng: np.random.Generator, things: Sequence[int]) -> int:
@@ -63,10 +63,12 @@ def _weighted(rng: np.random.Generator, things: Sequence[int]) -> int:
     return int(rng.choice(list(things), p=weights / weights.sum()))
 
 
-def render_quartets(quartets: Sequence[Quartet], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Pictures, uint8 [n, size, size, 3]."""
-    drawn = render([scene for quartet in quartets for scene in quartet.scenes], PLAIN, rng)
-    corners = drawn.reshape(len(quartets), len(CORNERS), *drawn.shape[1:])
+def draw(several: Sequence[Shown], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Pictures with as many things each, uint8 [n, size, size, 3]."""
+    drawn = render([scene for shown in several for scene in shown.scenes], PLAIN, rng)
+    corners = drawn.reshape(len(several), -1, *drawn.shape[1:])
+    if corners.shape[1] == 1:
+        return corners[:, 0]
     pictures, half = np.empty_like(corners[:, 0]), PLAIN.size // 2
     for place in range(len(CORNERS)):
         rows = slice(place // 2 * half, (place // 2 + 1) * half)

@@ -19,8 +19,8 @@ import numpy as np
 from filelock import FileLock
 
 from data.seeds import generator
-from data.toyworld.corners import Quartet, render_quartets, sample_quartet
-from data.toyworld.questions import OPEN, SHORT, Negatives, ask, describe, pope, rounds
+from data.toyworld.corners import Shown, draw, sample
+from data.toyworld.questions import KINDS, SHORT, Negatives, ask, describe, pope, rounds
 from data.toyworld.spec import ToyDialogueSpec
 from data.toyworld.write import encoded
 
@@ -53,29 +53,29 @@ def write_dialogue(folder: Path, spec: ToyDialogueSpec) -> None:
         raise
 
 
-def _pictures(root: Path, part: Part, spec: ToyDialogueSpec) -> tuple[list[Quartet], list[str], np.random.Generator]:
-    """Quartets of a part, the names of their pictures, which are written, and the stream to go on with."""
+def _pictures(root: Path, part: Part, spec: ToyDialogueSpec) -> tuple[list[Shown], list[str], np.random.Generator]:
+    """What pictures of a part show, the names of their files, which are written, and the stream to go on with."""
     rng = generator(spec.seed, "toyworld", "dialogue", part)
-    quartets = [sample_quartet(rng) for _ in range(getattr(spec, part))]
+    several = [sample(rng, spec.things) for _ in range(getattr(spec, part))]
     folders = [root / name / PICTURES for name in ("pope", "gqa")] if part == "test" else [root / "images" / part]
-    names = [f"{number:06d}.jpg" for number in range(len(quartets))]
+    names = [f"{number:06d}.jpg" for number in range(len(several))]
     for folder in folders:
         folder.mkdir(parents=True)
-    for name, content in zip(names, encoded(render_quartets(quartets, rng), "jpg"), strict=True):
+    for name, content in zip(names, encoded(draw(several, rng), "jpg"), strict=True):
         for folder in folders:
             (folder / name).write_bytes(content)
-    return quartets, names, rng
+    return several, names, rng
 
 
 def _stage(root: Path, part: Literal["align", "tune"], spec: ToyDialogueSpec) -> None:
-    quartets, names, rng = _pictures(root, part, spec)
+    several, names, rng = _pictures(root, part, spec)
     records = []
-    for quartet, name in zip(quartets, names, strict=True):
+    for shown, name in zip(several, names, strict=True):
         if part == "tune":
-            first, *others = rounds(quartet, rng)  # LLaVA's mix, too, asks for short answers in the first round alone
+            first, *others = rounds(shown, rng)  # LLaVA's mix, too, asks for short answers in the first round alone
             talk = [(f"{first.text}\n{SHORT}", first.answer), *((each.text, each.answer) for each in others)]
             records.append(_record(f"{part}/{name}", talk))
-        records.append(_record(f"{part}/{name}", [(DESCRIBE, describe(quartet))]))
+        records.append(_record(f"{part}/{name}", [(DESCRIBE, describe(shown))]))
     _put(root / f"{part}.json", json.dumps(records, indent=1))
 
 
@@ -87,9 +87,9 @@ def _record(image: str, rounds: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
 
 
 def _tests(root: Path, spec: ToyDialogueSpec) -> None:
-    quartets, names, rng = _pictures(root, "test", spec)
+    several, names, rng = _pictures(root, "test", spec)
     for negatives in get_args(Negatives):
-        asked = pope(quartets, negatives, rng)
+        asked = pope(several, negatives, rng)
         entries = [(name, question) for name, each in zip(names, asked, strict=True) for question in each]
         lines = [
             {"question_id": number, "image": name, "text": question.text, "label": question.answer}
@@ -97,9 +97,9 @@ def _tests(root: Path, spec: ToyDialogueSpec) -> None:
         ]
         _put(root / "pope" / f"coco_pope_{negatives}.json", "\n".join(map(json.dumps, lines)))
     balanced: dict[str, Any] = {}
-    for quartet, name in zip(quartets, names, strict=True):
-        for kind in OPEN:
-            question = ask(quartet, kind, rng)
+    for shown, name in zip(several, names, strict=True):
+        for kind in KINDS[spec.things][:-1]:  # but the one that is answered by yes or no
+            question = ask(shown, kind, rng)
             balanced[f"{len(balanced):06d}"] = {
                 "imageId": name.partition(".")[0],
                 "question": question.text,

@@ -1,4 +1,4 @@
-"""Questions about pictures of four corners, whose answers are known by construction."""
+"""Questions about pictures of four things or one, whose answers are known by construction."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from data.toyworld.corners import CORNERS, THINGS, Quartet
+from data.toyworld.corners import CORNERS, THINGS, Shown
 from data.toyworld.patterns import COLOURS
 
 Kind = Literal["what", "where", "colour", "count", "there"]
-OPEN: tuple[Kind, ...] = get_args(Kind)[:-1]  # kinds of questions that are not answered by yes or no
+# By how many things a picture shows: of one alone nobody asks where it is.
+KINDS: Mapping[int, tuple[Kind, ...]] = {4: get_args(Kind), 1: ("what", "colour", "there")}
 Negatives = Literal["random", "popular", "adversarial"]
 SHORT = "Answer the question using a single word or phrase."  # LLaVA's prompt for short answers
 ROUNDS = 4  # of a conversation: an embedded language model has 256 positions
@@ -28,31 +29,32 @@ class Question:
     answer: str
 
 
-def ask(quartet: Quartet, kind: Kind, rng: np.random.Generator) -> Question:
+def ask(shown: Shown, kind: Kind, rng: np.random.Generator) -> Question:
     """A question of that kind about a picture; half of the yes/no questions are about what is there."""
-    place = int(rng.integers(len(CORNERS)))
-    thing, corner, colour = quartet.things[place], CORNERS[place], quartet.colours[place]
+    place = int(rng.integers(len(shown.things)))
+    thing, corner, colour = shown.things[place], CORNERS[place], shown.colours[place]
+    where = f"{corner} corner" if len(shown.things) > 1 else "picture"
     match kind:
         case "what":
-            return Question(kind, f"What is in the {corner} corner?", thing)
+            return Question(kind, f"What is in the {where}?", thing)
         case "where":
             return Question(kind, f"Where are the {thing}?", corner)
         case "colour":
-            return Question(kind, f"Which colour is in the {corner} corner?", colour)
+            return Question(kind, f"Which colour is in the {where}?", colour)
         case "count":
             asked = colour if rng.random() < 0.75 else str(rng.choice(tuple(COLOURS)))
-            return Question(kind, f"How many patterns are {asked}?", str(quartet.colours.count(asked)))
+            return Question(kind, f"How many patterns are {asked}?", str(shown.colours.count(asked)))
         case "there":
-            absent = [each for each in THINGS if each not in quartet.things]
+            absent = [each for each in THINGS if each not in shown.things]
             there = bool(rng.random() < 0.5)
             return is_there(thing if there else str(rng.choice(absent)), there)
 
 
-def rounds(quartet: Quartet, rng: np.random.Generator) -> list[Question]:
+def rounds(shown: Shown, rng: np.random.Generator) -> list[Question]:
     """Questions of all kinds about a picture for one conversation, none of them twice."""
     asked: dict[str, Question] = {}
     while len(asked) < ROUNDS:
-        question = ask(quartet, rng.choice(get_args(Kind)), rng)
+        question = ask(shown, rng.choice(KINDS[len(shown.things)]), rng)
         asked.setdefault(question.text, question)
     return list(asked.values())
 
@@ -62,30 +64,32 @@ def is_there(thing: str, there: bool) -> Question:
     return Question("there", f"Are there {thing} in the image?", "yes" if there else "no")
 
 
-def describe(quartet: Quartet) -> str:
-    """A caption that names every corner."""
-    told = zip(quartet.things, quartet.colours, CORNERS, strict=True)
+def describe(shown: Shown) -> str:
+    """A caption that names everything."""
+    if len(shown.things) == 1:
+        return f"{shown.things[0]} in {shown.colours[0]}"
+    told = zip(shown.things, shown.colours, CORNERS, strict=True)
     return ", ".join(f"{thing} in {colour} at the {corner}" for thing, colour, corner in told)
 
 
-def pope(quartets: Sequence[Quartet], negatives: Negatives, rng: np.random.Generator) -> list[list[Question]]:
-    """For every picture ASKED_EACH questions with yes and as many with no, in turn.
+def pope(several: Sequence[Shown], negatives: Negatives, rng: np.random.Generator) -> list[list[Question]]:
+    """For every picture ASKED_EACH questions with yes, where it shows so many things, and as many with no, in turn.
 
     What is not there is drawn from all that is absent; or it is what the pictures show most often; or what they show
     most often together with what is there (Li et al. 2023, section 5).
     """
-    shown = Counter(thing for quartet in quartets for thing in quartet.things)
-    together = Counter(pair for quartet in quartets for pair in permutations(quartet.things, 2))
+    often = Counter(thing for shown in several for thing in shown.things)
+    together = Counter(pair for shown in several for pair in permutations(shown.things, 2))
     asked = []
-    for quartet in quartets:
-        present = [str(thing) for thing in rng.permutation(quartet.things)[:ASKED_EACH]]
-        absent = [str(thing) for thing in rng.permutation([each for each in THINGS if each not in quartet.things])]
+    for shown in several:
+        present = [str(thing) for thing in rng.permutation(shown.things)[:ASKED_EACH]]
+        absent = [str(thing) for thing in rng.permutation([each for each in THINGS if each not in shown.things])]
         scores: Mapping[str, int] = {
             "random": dict.fromkeys(absent, 0),
-            "popular": shown,
-            "adversarial": {each: sum(together[each, thing] for thing in quartet.things) for each in absent},
+            "popular": often,
+            "adversarial": {each: sum(together[each, thing] for thing in shown.things) for each in absent},
         }[negatives]
-        chosen = sorted(absent, key=lambda each: -scores[each])[:ASKED_EACH]  # a stable sort: ties stay shuffled
+        chosen = sorted(absent, key=lambda each: -scores[each])[: len(present)]  # a stable sort: ties stay shuffled
         pairs = zip(present, chosen, strict=True)
         asked.append([question for yes, no in pairs for question in (is_there(yes, True), is_there(no, False))])
     return asked

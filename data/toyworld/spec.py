@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 from data.toyworld.rules import DocumentRules
 
@@ -50,11 +51,15 @@ class ToyDialogueSpec:
     align: int = 4_000
     tune: int = 4_000
     test: int = 300
+    things: Literal[1, 4] = 4  # in a picture
 
     @property
     def folder_name(self) -> str:
         """Where the corpus of this spec lies below a folder of corpora; equal specs write equal bytes."""
-        text = json.dumps({"dialogue": DIALOGUE_FORMAT, **asdict(self)}, sort_keys=True)
+        parts = asdict(self)
+        if self.things == 4:  # as it was before there was a choice: records hold the name
+            del parts["things"]
+        text = json.dumps({"dialogue": DIALOGUE_FORMAT, **parts}, sort_keys=True)
         return f"{PREFIX}dialogue-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

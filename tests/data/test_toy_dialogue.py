@@ -10,9 +10,11 @@ from PIL import Image
 from data.dialogue.conversation import Conversation, read_conversations
 from data.seeds import generator
 from data.toyworld.__main__ import main
-from data.toyworld.corners import CORNERS, THINGS, render_quartets, sample_quartet
-from data.toyworld.patterns import COLOURS
-from data.toyworld.questions import OPEN, Negatives, ask, describe, is_there, pope
+from data.toyworld.corners import CORNERS, THINGS, draw, sample
+from data.toyworld.patterns import COLOURS, PLAIN, render
+from data.toyworld.questions import KINDS, Negatives, ask, describe, is_there, pope
+from data.toyworld.spec import ToyDialogueSpec
+from results import publish
 from transfer.dialogue.scoring.gqa import GQA
 from transfer.dialogue.scoring.pope import POPE, SAMPLINGS
 
@@ -20,7 +22,7 @@ from transfer.dialogue.scoring.pope import POPE, SAMPLINGS
 @pytest.fixture(scope="module")
 def quartets():
     rng = generator(0, "test", "quartets")
-    return [sample_quartet(rng) for _ in range(400)]
+    return [sample(rng, 4) for _ in range(400)]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_no_thing_stands_in_two_corners_and_no_colour_is_the_ground_s(quartets):
 def test_a_corner_shows_its_own_thing(quartets):
     """The colour that most of a corner's pixels are nearest to, its ground aside, is that of its thing."""
     few = quartets[:60]
-    pictures = render_quartets(few, generator(0, "test", "render")).astype(float) / 255
+    pictures = draw(few, generator(0, "test", "render")).astype(float) / 255
     palette, right = np.array(list(COLOURS.values())), 0
     for quartet, picture in zip(few, pictures, strict=True):
         for place, scene in enumerate(quartet.scenes):
@@ -56,7 +58,7 @@ def test_answers_are_what_the_picture_shows(quartets):
     rng = generator(0, "test", "ask")
     for quartet in quartets[:50]:
         where = dict(zip(CORNERS, zip(quartet.things, quartet.colours, strict=True), strict=True))
-        for kind in (*OPEN, "there"):
+        for kind in KINDS[4]:
             question = ask(quartet, kind, rng)
             match kind:
                 case "what":
@@ -109,7 +111,7 @@ def test_every_file_is_read_as_the_release_it_stands_in_for(folder):
         (sampling, there): 60 for sampling in SAMPLINGS for there in (True, False)
     }
     asked = GQA().read(folder / "gqa", "testdev_balanced")
-    assert len(asked) == 20 * len(OPEN)
+    assert len(asked) == 20 * (len(KINDS[4]) - 1)
     for image in {each.image for each in questions.values()} | {f"{each.image}.jpg" for each in asked.values()}:
         for name in ("pope", "gqa"):
             assert Image.open(folder / name / "pictures" / image).size == (32, 32)
@@ -125,3 +127,26 @@ def test_equal_specs_write_equal_bytes_and_nothing_is_overwritten(folder, tmp_pa
     other = tmp_path / "other"
     assert main([str(other), "--align", "6", "--tune", "8", "--test", "20", "--seed", "1"]) == 0
     assert json.loads((other / "tune.json").read_text()) != json.loads((folder / "tune.json").read_text())
+
+
+def test_one_thing_alone_is_asked_what_and_which_colour_it_is(tmp_path):
+    folder = tmp_path / "one"
+    assert main([str(folder), "--align", "6", "--tune", "8", "--test", "20", "--things", "1"]) == 0
+    records = json.loads((folder / "align.json").read_text())
+    thing, _, colour = records[0]["conversations"][1]["value"].partition(" in ")
+    assert thing in THINGS and colour in COLOURS
+    asked = GQA().read(folder / "gqa", "testdev_balanced")
+    assert Counter(each.asked.text.partition("\n")[0] for each in asked.values()) == {
+        "What is in the picture?": 20, "Which colour is in the picture?": 20,
+    }  # fmt: skip
+    assert len(POPE().read(folder / "pope", "coco")) == 3 * 20 * 2
+    shown = [sample(generator(0, "test", "one"), 1) for _ in range(4)]
+    scenes = [scene for each in shown for scene in each.scenes]
+    plain = render(scenes, PLAIN, generator(0, "test", "render"))
+    assert np.array_equal(draw(shown, generator(0, "test", "render")), plain)
+
+
+def test_the_name_of_the_corpus_with_four_things_is_what_records_hold():
+    name = ToyDialogueSpec().folder_name
+    assert f'"data":"{name}/tune"' in (publish.ROOT / "records" / "table4.jsonl").read_text()
+    assert ToyDialogueSpec(things=1).folder_name != name

@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         prog="python -m data.toyworld",
-        description="Write pictures of four things, or of one, with LLaVA's conversations about them and questions to answer.",
+        description="Write pictures of four things, or of one, with LLaVA's conversations about them and questions.",
     )
     made.add_argument("folder", type=Path, help="where to; it must not be there yet")
     for each in fields(ToyDialogueSpec):

@@ -156,7 +156,9 @@ def _missing(claim: Claim, publication: Publication, early: set[int]) -> str:
     rows = list(dict.fromkeys(label for part in claim.parts for label in part.weights))
     known = {slot.row for slot in publication.slots}
     if early:
-        return f"seeds {', '.join(map(str, sorted(early)))} were run before the claim was declared, {claim.declared}"
+        return (
+            f"seeds {', '.join(map(str, sorted(early)))} were run before the claim was declared, {claim.declared[:10]}"
+        )
     absent = [label for label in rows if label not in known]
     if absent:
         return f"{claim.table} has no runs of {', '.join(absent)}"

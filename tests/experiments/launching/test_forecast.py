@@ -68,7 +68,7 @@ def test_a_device_that_ran_a_part_takes_its_ratio_for_the_rest() -> None:
     other = {**AMX, "cpu": "B"}
     some = [each for each in records(2, 1.5, other) if each.run_id.startswith(("pretrain-lcl", "transfer-classify"))]
     timing = Timing([*records(), *some])
-    assert timing.ratio("B, bf16 (AMX)", "A, bf16 (AMX)") == 1.5
+    assert timing.ratio("B, bf16 (AMX)", "A, bf16 (AMX)") == pytest.approx(1.5)
     said = forecast(plan().runs, 1, other, timing)
     assert "about 40 min 00 s expected" in said and "in part of A, bf16 (AMX) × 1.50" in said
 

@@ -80,3 +80,17 @@ class FileBytes:
     def is_there(self) -> bool:
         """Whether there is such a file."""
         return os.path.isfile(f"{self.folder}/{self.name}")
+
+
+@dataclass(frozen=True)
+class PathBytes:
+    """A file of the user's own choosing; unlike names in documents it may be a link to anywhere."""
+
+    path: Path
+
+    def __call__(self) -> bytes:
+        """The bytes. Raises BadImage: missing_image."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise BadImage(Cause.MISSING_IMAGE, str(error)) from error

@@ -6,17 +6,18 @@ Every record is read, written by the template and tokenised as in training; no p
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from backbones.llm import LlmTokenizer, load_tokenizer
-from data.dialogue.conversation import Conversation, Flaw, Flawed, read_conversations
+from data.dialogue.conversation import Flawed, read_conversations
 from data.dialogue.example import Example, tokenised
 from data.dialogue.order import batches
-from data.dialogue.template import Template, as_text, fits, written
+from data.dialogue.template import Template, as_text, written
+from data.dialogue.usable import fitting
 from data.tokenizer import Tokenizer
 from experiments.command.exits import EXIT_DONE, ended
 from experiments.configuration.overrides import ConfigError
@@ -75,7 +76,7 @@ def show(options: argparse.Namespace) -> int:
         raise ConfigError(f"--images {options.images} is no folder; give the one that the records' paths are below")
     tokenizer = _tokenizer(options)
     survey = Survey()
-    for found in _fitting(read_conversations(options.file, options.images), options.template):
+    for found in fitting(read_conversations(options.file, options.images), options.template):
         if isinstance(found, Flawed):
             survey.flawed.append(found)
             continue
@@ -95,15 +96,6 @@ def show(options: argparse.Namespace) -> int:
 
 def _tokenizer(options: argparse.Namespace) -> Tokenizer | LlmTokenizer:
     return Tokenizer.load(options.tokenizer) if options.tokenizer else load_tokenizer(options.llm)
-
-
-def _fitting(found: Iterable[Conversation | Flawed], template: Template) -> Iterable[Conversation | Flawed]:
-    """The same, conversations that the template cannot write being flawed."""
-    for each in found:
-        if isinstance(each, Conversation) and not fits(each, template):
-            yield Flawed(each.item_id, Flaw.NOT_A_PAIR, f"{template} takes a picture and one round")
-        else:
-            yield each
 
 
 def _page(options: argparse.Namespace, survey: Survey) -> list[str]:

@@ -4,7 +4,7 @@ The rule is that of pre-training corpora: downloads lose pictures, and only so m
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,15 @@ class Usable:
         return counts | {flaw.value: count for flaw, count in self.left_out.items()}
 
 
+def fitting(found: Iterable[Conversation | Flawed], template: Template) -> Iterator[Conversation | Flawed]:
+    """The same, conversations that the template cannot write being flawed."""
+    for each in found:
+        if isinstance(each, Conversation) and not fits(each, template):
+            yield Flawed(each.item_id, Flaw.NOT_A_PAIR, f"{template} takes a picture and one round")
+        else:
+            yield each
+
+
 def usable(path: Path, images: Path, template: Template, *, max_broken: float, cache: Path | None = None) -> Usable:
     """Records of LLaVA's JSON that a template can write and whose picture can be decoded, in the order of the file.
 
@@ -42,11 +51,9 @@ def usable(path: Path, images: Path, template: Template, *, max_broken: float, c
         CorpusError: the file is no JSON list, or too much is left out; the message counts it by flaw.
     """
     whole, flawed = list[Conversation](), list[Flawed]()
-    for found in read_conversations(path, images):
+    for found in fitting(read_conversations(path, images), template):
         if isinstance(found, Flawed):
             flawed.append(found)
-        elif not fits(found, template):
-            flawed.append(Flawed(found.item_id, Flaw.NOT_A_PAIR, f"{template} takes a picture and one round"))
         else:
             whole.append(found)
     shown = sorted({each.image for each in whole if each.image is not None})

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from data.batch import Split
 from data.document import Bad, Cause, ImageRef, RawDocument
 from data.errors import BadImage, CorpusError
+from data.files import PathBytes
 from data.images import HARD_MAX_PIXELS, open_image
 from data.loading.progress import Progress
 from data.readers.imagenet import imagenet
@@ -124,26 +125,12 @@ def unreadable_files(folder: Path, names: Sequence[str], called: str, cache: Pat
     """
 
     def sample(index: int) -> RawDocument:
-        ref = ImageRef(_Below(folder / names[index]), names[index])
+        ref = ImageRef(PathBytes(folder / names[index]), names[index])
         return RawDocument(f"{called}/{names[index]}", (), (ref,), (None,), (None,))
 
     key = _key(f"{called} {len(names)}", chain(names, _stamps(sample, len(names))))
     found = _unreadable(sample, len(names), called, key, cache)
     return {names[index]: f"{cause}: {message}" for index, (cause, message) in found.items()}
-
-
-@dataclass(frozen=True)
-class _Below:
-    """A file, by a path that was found safe."""
-
-    path: Path
-
-    def __call__(self) -> bytes:
-        """The bytes. Raises BadImage where there are none."""
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise BadImage(Cause.MISSING_IMAGE, f"{self.path.name}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

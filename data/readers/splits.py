@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from data.batch import Split
-from data.document import Bad, Cause, ImageRef
+from data.document import Bad, ImageRef
 from data.errors import BadImage, CorpusError
+from data.files import PathBytes
 from data.images import HARD_MAX_PIXELS, open_image
 from data.readers.laion import LaionCorpus
 
@@ -34,19 +35,6 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class _PathBytes:
-    """The bytes of a file of the user's own choosing; unlike names in documents it may be a link to anywhere."""
-
-    path: Path
-
-    def __call__(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise BadImage(Cause.MISSING_IMAGE, str(error)) from error
-
-
-@dataclass(frozen=True)
 class FileImages:
     """Loads the i-th of named files; picklable, so that loader workers can."""
 
@@ -61,7 +49,7 @@ class FileImages:
     def ref(self, index: int) -> ImageRef:
         """The i-th image, unread."""
         name = self.names[index]
-        return ImageRef(_PathBytes(self.folder / name), name)
+        return ImageRef(PathBytes(self.folder / name), name)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ How a claim is judged is results/statistics/hypotheses.py.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from results import publish, scorecard
@@ -18,7 +18,7 @@ from results.frame import Filled
 from results.page.settings import given, warning_of
 from results.record import RecordError
 from results.schema import EMBEDDED, Publication
-from results.statistics.hypotheses import Claim, Judged, Measure, Part, judge
+from results.statistics.hypotheses import Claim, Measure, Part, judge
 
 DECLARED = "2026-11-25T09:30:00+00:00"
 
@@ -224,6 +224,8 @@ CLAIMS = (
     ),
 )
 
+TABLES = tuple(dict.fromkeys(claim.table for claim in CLAIMS))
+
 
 def load(folder: Path, scale: str) -> dict[str, Publication]:
     """The published records below `folder` of the tables that claims need, by table.
@@ -231,26 +233,17 @@ def load(folder: Path, scale: str) -> dict[str, Publication]:
     Raises RecordError for a file that cannot be read.
     """
     suffix = "" if scale == EMBEDDED else f"-{scale}"
-    paths = {table: folder / f"{table}{suffix}.jsonl" for table in dict.fromkeys(claim.table for claim in CLAIMS)}
+    paths = {table: folder / f"{table}{suffix}.jsonl" for table in TABLES}
     return {table: publish.load(path) for table, path in paths.items() if path.exists()}
 
 
-def where(folder: Path = publish.ROOT / "records", scale: str = EMBEDDED) -> str:
-    """For the headline: the scale with its warning, and settings that are none of the declared tables'.
-
-    Raises RecordError as `load` does.
-    """
-    held = load(folder, scale)
+def where(held: Mapping[str, Publication], scale: str = EMBEDDED) -> str:
+    """For the headline: the scale with its warning, and settings that are none of the declared tables'."""
     tables = {name: Filled(table_of(each), each) for name, each in held.items()}
     warnings = dict.fromkeys(warning for each in tables.values() if (warning := warning_of(each)))
     swept = [f"{name} with {settings}" for name, each in held.items() if (settings := given(each))]
     tiny = "TINY SCALE, not comparable with the paper"  # also where nothing was run
     return "; ".join([*(warnings or [tiny if scale == EMBEDDED else f"scale {scale}"]), *swept])
-
-
-def judged(folder: Path = publish.ROOT / "records", scale: str = EMBEDDED) -> list[Judged]:
-    """Every claim with its verdict, from the published records below `folder`. Raises RecordError as `load` does."""
-    return judge(CLAIMS, load(folder, scale))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,14 +257,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: there is no folder {options.records}; a sweep writes it", file=sys.stderr)
         return 2
     try:
-        found = judged(options.records, options.scale)
-        if not load(options.records, options.scale) and any(options.records.glob("*.jsonl")):
+        held = load(options.records, options.scale)
+        if not held and any(options.records.glob("*.jsonl")):
             print(f"error: {options.records} has no records of scale {options.scale!r}", file=sys.stderr)
             return 2
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    lines = scorecard.lines(found, where(options.records, options.scale))
+    found = judge(CLAIMS, held)
+    lines = scorecard.lines(found, where(held, options.scale))
     print("\n".join([*lines, *(scorecard.parts(found) if options.parts else [])]))
     return 0
 

@@ -12,6 +12,7 @@ from results import claims, scorecard
 from results.publish import ROOT
 from results.record import write_atomic
 from results.schema import EMBEDDED
+from results.statistics.hypotheses import judge
 
 README = ROOT.parent / "README.md"
 PAGE = ROOT / "tables" / "table1.md"
@@ -38,7 +39,8 @@ def block(page: Path = PAGE) -> str:
 
 def verdicts(folder: Path = ROOT / "records") -> str:
     """What the README shows of the scorecard: how many claims came out how, and each with its verdict."""
-    return "\n".join(scorecard.short(claims.judged(folder, EMBEDDED), claims.where(folder, EMBEDDED)))
+    held = claims.load(folder, EMBEDDED)
+    return "\n".join(scorecard.short(judge(claims.CLAIMS, held), claims.where(held)))
 
 
 def refreshed(readme: str, shown: str, begin: str = BEGIN, end: str = END) -> str:

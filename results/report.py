@@ -7,76 +7,89 @@ forbids it to load anything. Equal records give equal bytes.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from results import claims, publish, scorecard
 from results.declared import table_of
 from results.details import curves, items, samples
 from results.frame import Filled
-from results.html import charts, figures, sections
+from results.html import sections
+from results.html.figures import Figure, budget_figure, setting_figure
+from results.html.standalone import svg
+from results.html.templates import own, template
 from results.page import transfers
 from results.record import RecordError, write_atomic
-from results.schema import EMBEDDED, Publication
+from results.schema import EMBEDDED
+from results.statistics.hypotheses import judge
 
-TEMPLATES = Path(__file__).parent / "html"
+
+@dataclass(frozen=True)
+class Report:
+    """Published tables, each with the folder of its records."""
+
+    scale: str
+    own: tuple[tuple[Filled, Path], ...]  # the paper's claims are judged by these alone
+    others: tuple[tuple[Filled, Path], ...] = ()  # the same tables under other settings
+
+    def page(self) -> str:
+        """The HTML file. Raises RecordError as `figures` does and for files beside the records that cannot be read."""
+        tables = (*self.own, *self.others)
+        held = {
+            filled.publication.table: filled.publication
+            for filled, _ in self.own
+            if filled.publication.table in claims.TABLES
+        }
+        judged = judge(claims.CLAIMS, held)
+        shown = [_section(filled, folder) for filled, folder in tables]
+        return template("report.html").render(
+            headline=scorecard.headline(judged, claims.where(held, self.scale)),
+            how=scorecard.HOW.replace("`", ""),
+            claims=sections.claimed(judged),
+            compared=list(self._compared().values()),
+            sections=sections.each_run_once(shown),
+            environment=sections.environments(
+                [record for filled, _ in tables for record in filled.publication.records.values()]
+            ),
+            about_protocols=transfers.ABOUT.replace("`", ""),
+            style=own("style.css"),
+            script=own("sort.js"),
+        )
+
+    def figures(self) -> dict[str, Figure]:
+        """What is drawn of whole tables, by a name for its file: what each method needs, and settings compared.
+
+        Raises RecordError where tables of one name differ otherwise than in one number.
+        """
+        budgets = {filled.publication.name: budget_figure(filled) for filled, _ in self.own}
+        compared = {f"{name}-compared": figure for name, figure in self._compared().items()}
+        return {name: figure for name, figure in budgets.items() if figure is not None} | compared
+
+    def _compared(self) -> dict[str, Figure]:
+        """A figure for every table that is there under several settings."""
+        groups: dict[str, list[Filled]] = {}
+        for filled, _ in (*self.own, *self.others):
+            groups.setdefault(filled.publication.name, []).append(filled)
+        found = {name: setting_figure(each) for name, each in groups.items()}
+        return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def render(folder: Path, scale: str, others: Sequence[Path] = ()) -> str:
+def load(folder: Path, scale: str, others: Sequence[Path] = ()) -> Report:
     """The report of the records below `folder` at a scale, and of the same tables below `others` under other settings.
 
-    The paper's claims are judged by `folder` alone. Raises RecordError for a file that cannot be read, where there is
-    none of that scale, or where a table's settings differ otherwise than in one number.
+    Raises RecordError for a file that cannot be read, or where there is none of that scale.
     """
-    loaded = [(held, each) for held in (folder, *others) for each in _publications(held, scale)]
-    if not loaded:
+    found = Report(scale, _tables(folder, scale), tuple(table for other in others for table in _tables(other, scale)))
+    if not found.own and not found.others:
         raise RecordError(
             f"{folder} holds no published table at scale {scale!r}; python -m experiments.sweep makes one"
         )
-    tables = [(Filled(table_of(each), each), held) for held, each in loaded]
-    judged = claims.judged(folder, scale)
-    shown = [_section(filled, held) for filled, held in tables]
-    records = [record for filled, _ in tables for record in filled.publication.records.values()]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    return environment.get_template("report.html").render(
-        headline=scorecard.headline(judged, claims.where(folder, scale)),
-        how=scorecard.HOW.replace("`", ""),
-        claims=sections.claimed(judged),
-        compared=_compared([filled for filled, _ in tables]),
-        sections=sections.each_run_once(shown),
-        environment=sections.environments(records),
-        about_protocols=transfers.ABOUT.replace("`", ""),
-        style=_own("style.css"),
-        script=_own("sort.js"),
-        width=charts.WIDTH,
-        height=charts.HEIGHT,
-        left=charts.LEFT,
-        right=charts.RIGHT,
-        bottom=charts.BOTTOM,
-    )
+    return found
 
 
-def _compared(tables: Sequence[Filled]) -> list[figures.Figure]:
-    """A figure for every table that is there under several settings."""
-    groups: dict[str, list[Filled]] = {}
-    for filled in tables:
-        groups.setdefault(filled.publication.name, []).append(filled)
-    found = [figures.setting_figure(each) for each in groups.values()]
-    return [figure for figure in found if figure is not None]
-
-
-def _own(name: str) -> Markup:
-    """A file of ours, which is no data and must not be escaped."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-
-
-def _publications(folder: Path, scale: str) -> list[Publication]:
-    found = [publish.load(path) for path in sorted(folder.glob("*.jsonl"))]
-    return [each for each in found if each.scale == scale]
+def _tables(folder: Path, scale: str) -> tuple[tuple[Filled, Path], ...]:
+    held = [publish.load(path) for path in sorted(folder.glob("*.jsonl"))]
+    return tuple((Filled(table_of(each), each), folder) for each in held if each.scale == scale)
 
 
 def _section(filled: Filled, folder: Path) -> sections.Section:
@@ -106,17 +119,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     made.add_argument("--scale", default=EMBEDDED, help="default: %(default)s")
     made.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s")
+    made.add_argument(
+        "--figures", type=Path, metavar="DIR", help="also write figures of whole tables as SVG files, for a document"
+    )
     options = made.parse_args(arguments)
     for folder in (options.records, *options.also):
         if not folder.is_dir():
             print(f"error: there is no folder {folder}; a sweep writes one, OUT/records", file=sys.stderr)
             return 2
     try:
-        write_atomic(options.out, render(options.records, options.scale, options.also))
+        found = load(options.records, options.scale, options.also)
+        written = {options.out: found.page()}
+        if options.figures is not None:
+            written |= {options.figures / f"{name}.svg": svg(figure) for name, figure in found.figures().items()}
+        for path, text in written.items():
+            write_atomic(path, text)
     except (RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(options.out)
+    print("\n".join(map(str, written)))
+    if options.figures is not None and len(written) == 1:
+        print("no figures: no table varies its budget, and none is there under several settings", file=sys.stderr)
     return 0
 
 

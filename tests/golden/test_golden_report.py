@@ -20,7 +20,7 @@ def test_the_committed_records_render_to_the_committed_table(tmp_path: Path, suf
 
 def test_the_committed_records_render_to_the_committed_report() -> None:
     """Scorecard, tables, charts, what was said of pictures, records; the file was looked at in a browser."""
-    assert report.render(FOLDER, "tiny") == (FOLDER / "table1.html").read_text(encoding="utf-8")
+    assert report.load(FOLDER, "tiny").page() == (FOLDER / "table1.html").read_text(encoding="utf-8")
 
 
 def test_the_committed_records_survive_a_round_trip(tmp_path: Path) -> None:

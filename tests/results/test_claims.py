@@ -9,7 +9,7 @@ from results import claims
 from results.claims import CLAIMS, TEXT_LOSS, UNTOUCHED
 from results.paper import value
 from results.publish import ROOT
-from results.statistics.hypotheses import FRESH, Claim, Judged, Verdict
+from results.statistics.hypotheses import FRESH, Claim, Judged, Verdict, judge
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
@@ -48,7 +48,7 @@ def test_committed_seeds_below_the_fresh_ones_decide_no_claim() -> None:
     def fresh(each: Judged) -> bool:
         return min(each.seeds, default=0) >= FRESH and len(each.seeds) >= each.claim.seeds
 
-    found = claims.judged(ROOT / "records")
+    found = judge(claims.CLAIMS, claims.load(ROOT / "records", "tiny"))
     assert len(found) == len(CLAIMS)
     assert all(fresh(each) for each in found if each.verdict in (Verdict.REPRODUCED, Verdict.REFUTED))
 

@@ -71,7 +71,7 @@ def test_alarms_fire_retrieval_is_at_chance_and_captions_are_those_of_the_blind(
         assert retrieved.metrics[metric] == pytest.approx(retrieved.chance[metric]), metric
     for said in (captioned, blind):
         assert said.metrics["coco/different"] == said.metrics["nocaps/different"] == 1, "the same about every image"
-    page = report.render(runs / "out" / "records", "tiny")
+    page = report.load(runs / "out" / "records", "tiny").page()
     (head,) = re.findall(r'<th scope=row>Collapsed<span class="note">([^<]*)</span>', page)
     assert head.startswith("collapsed in 1 of 1 seeds")
 

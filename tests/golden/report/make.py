@@ -129,4 +129,4 @@ if __name__ == "__main__":
     export(made, FOLDER)
     collate(TABLE1, made, FOLDER)
     said(made)
-    write_atomic(FOLDER / "table1.html", report.render(FOLDER, "tiny"))
+    write_atomic(FOLDER / "table1.html", report.load(FOLDER, "tiny").page())

@@ -91,7 +91,7 @@ def test_what_was_said_stays_text_and_pictures_are_in_the_file(tmp_path: Path) -
     write(tmp_path / "runs", transfers(made)["LCL", 0], [{**line, "meant": EVIL} for line in lines([True], EVIL)])
     publish.export(made, tmp_path)
     samples.export(made, tmp_path / "runs", tmp_path)
-    page = report.render(tmp_path, "tiny")
+    page = report.load(tmp_path, "tiny").page()
     assert f'<img src="{PICTURE}"' in page and EVIL not in page
     assert page.count("&lt;script&gt;alert(1)") >= 3  # alternative text, reference, answer
 
@@ -137,5 +137,5 @@ def test_answers_to_questions_are_marked_and_escaped(tmp_path: Path) -> None:
     assert len(gallery.images) == SHOWN_OF_DIALOGUE
     assert {image.answers[0].texts[0] for image in gallery.images} == {("red", "right"), (EVIL, "wrong")}
     publish.export(talk, tmp_path)
-    page = report.render(tmp_path, "tiny")
+    page = report.load(tmp_path, "tiny").page()
     assert EVIL not in page and page.count('class="wrong"') == SHOWN_OF_DIALOGUE // 2

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from results_helpers import TABLE, publication
@@ -11,6 +12,7 @@ from results import publish, report
 from results.canonical import plain
 from results.frame import Filled
 from results.html.figures import BUDGET, budget_figure, setting_figure
+from results.html.standalone import svg
 from results.record import RecordError
 from results.schema import Table
 
@@ -78,9 +80,10 @@ def test_one_command_draws_the_figure_of_several_folders(tmp_path: Path, capsys:
     folders = [tmp_path / value for value in ("0", "0.5", "0.9")]
     for folder in folders:
         publish.export(filled({KEY: folder.name}, 60 - 10 * float(folder.name)).publication, folder)
-    out = tmp_path / "report.html"
+    out, drawn = tmp_path / "report.html", tmp_path / "figures"
     also = [part for folder in folders[1:] for part in ("--also", str(folder))]
-    assert report.main(["--records", str(folders[0]), *also, "--out", str(out)]) == 0
+    assert report.main(["--records", str(folders[0]), *also, "--out", str(out), "--figures", str(drawn)]) == 0
+    assert capsys.readouterr().out.split() == [str(out), str(drawn / "table1-compared.svg")]
     page = out.read_text()
     assert page.count('<figure class="panels">') == 1 and "Table 1 (data.toyworld_redundancy=0.5)" in page
     assert "LCL: 56 at 0.5" in page
@@ -88,6 +91,31 @@ def test_one_command_draws_the_figure_of_several_folders(tmp_path: Path, capsys:
     assert len(ids) == len(set(ids))
     assert report.main(["--records", str(folders[0]), "--also", str(tmp_path / "x"), "--out", str(out)]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_figure_of_its_own_holds_every_panel_and_line_and_what_it_says_is_text() -> None:
+    made = setting_figure([filled({KEY: "0"}), filled({KEY: "0.5"})])
+    assert made is not None
+    panels = tuple(replace(made.panels[0], title=f"<b>{n}</b>") for n in range(3))
+    legend = tuple(replace(line, label=f"{line.label} with a long name {n}") for n in range(8) for line in made.legend)
+    root = ElementTree.fromstring(svg(replace(made, panels=panels, legend=legend)))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [each.text for each in root.iter(f"{space}text")]
+    assert {"<b>0</b>", "<b>2</b>", "LCL with a long name 7", made.title} <= set(texts)
+    assert len(root.findall(f"{space}g")) == 3 and len(root.findall(f".//{space}circle")) == 3 * 4
+    width = float(root.attrib["width"])
+    keys = [each for each in root.iter(f"{space}text") if each.text and "long name" in each.text]
+    assert len(keys) == len(legend) and len({each.attrib["y"] for each in keys}) > 1  # a second line of the legend
+    assert all(float(each.attrib["x"]) + 6 * len(each.text or "") < width for each in keys)
+
+
+def test_without_several_settings_or_budgets_there_is_no_figure_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish.export(filled({}).publication, tmp_path)
+    asked = ["--records", str(tmp_path), "--out", str(tmp_path / "report.html"), "--figures", str(tmp_path / "figures")]
+    assert report.main(asked) == 0
+    assert "no figures: no table varies its budget" in capsys.readouterr().err
 
 
 def test_settings_survive_the_file_and_leave_no_trace_where_there_are_none(tmp_path: Path) -> None:

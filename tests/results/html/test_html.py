@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def committed() -> str:
-    return report.render(publish.ROOT / "records", "tiny")
+    return report.load(publish.ROOT / "records", "tiny").page()
 
 
 def test_the_committed_records_make_a_well_formed_page_twice_the_same(committed: str) -> None:
@@ -54,7 +54,7 @@ def test_the_committed_records_make_a_well_formed_page_twice_the_same(committed:
     ids = page.values("id")
     assert len(set(ids)) == len(ids)
     assert {link[1:] for link in page.values("href") if link.startswith("#")} <= set(ids)
-    assert report.render(publish.ROOT / "records", "tiny") == committed
+    assert report.load(publish.ROOT / "records", "tiny").page() == committed
 
 
 def test_nothing_is_loaded_from_anywhere(committed: str) -> None:
@@ -86,7 +86,7 @@ def test_what_comes_from_data_stays_text(tmp_path: Path) -> None:
     records = {**held.records, broken.run_id: broken}
     slots = tuple(replace(slot, row=EVIL if slot.row == "CLIP" else slot.row, problem=EVIL) for slot in held.slots)
     publish.export(replace(held, records=records, slots=slots, warning=EVIL), tmp_path)
-    made = report.render(tmp_path, "tiny")
+    made = report.load(tmp_path, "tiny").page()
     page = Page(made)
     assert [tag for tag, _ in page.seen].count("script") == 1
     assert EVIL not in made and "&lt;script&gt;alert(1)&lt;/script&gt;" in made
@@ -95,7 +95,7 @@ def test_what_comes_from_data_stays_text(tmp_path: Path) -> None:
 def test_an_empty_cell_says_why_and_a_full_one_names_its_seeds(tmp_path: Path) -> None:
     held = publication({"LCL": [70.0, 71.0], "Emu": ["loss is nan at step 3", None]}, declared=plain(TABLE))
     publish.export(held, tmp_path)
-    made = report.render(tmp_path, "tiny")
+    made = report.load(tmp_path, "tiny").page()
     assert "failed: loss is nan at step 3; not run yet" in made and "70.5 ± 0.7" in made
 
 
@@ -103,7 +103,7 @@ def test_records_without_a_table_or_of_another_scale_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RecordError, match="no published table at scale 'tiny'"):
-        report.render(tmp_path, "tiny")
+        report.load(tmp_path, "tiny").page()
     publish.export(publication({"LCL": [70.0]}), tmp_path)
     assert report.main(["--records", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
     assert "table1 --collate" in capsys.readouterr().err and not (tmp_path / "x.html").exists()

@@ -1,9 +1,11 @@
 """Texts of the embedded corpus: pages about cloth and tiles, whose words are redundant to a declared degree.
 
 A document has a subject (a pattern). Its title names it, and the sentence beside each picture names it and the colour
-it is drawn in, each with probability `redundancy`; the ground is never named, so it stays a nuisance. A reader who has
-the title knows the subject without looking: that is the redundancy of text the paper's 3.2 holds responsible for the
-collapse of generation-only training, here as a number.
+it is drawn in, each with probability `redundancy`; the ground is never named, so it stays a nuisance. A picture shows
+that subject with probability `one_subject`. Where it does, a reader who has the title or an earlier sentence knows the
+pattern without looking: that is the redundancy of text the paper's 3.2 holds responsible for the collapse of
+generation-only training, here as two numbers. With `redundancy` 0 the text says nothing of the pictures; with
+`one_subject` 0 it says as much as ever, and only who looks knows it beforehand.
 """
 
 from dataclasses import dataclass
@@ -76,14 +78,15 @@ def describe(rng: np.random.Generator, scene: Scene, rules: DocumentRules) -> tu
 
 
 def sample_page(rng: np.random.Generator, rules: DocumentRules) -> Page:
-    """A document about one random subject."""
-    pattern = int(rng.integers(len(PATTERNS)))
-    name = NAMES[pattern]
+    """A document about a random subject."""
+    subject = int(rng.integers(len(PATTERNS)))
     told = rng.random() < rules.redundancy
-    sentences = [_pick(rng, TITLES).format(name=name) if told else _pick(rng, EMPTY_TITLES)]
+    sentences = [_pick(rng, TITLES).format(name=NAMES[subject]) if told else _pick(rng, EMPTY_TITLES)]
     scenes, anchors = [], []
     for _ in range(1 + rng.choice(len(rules.image_counts), p=rules.image_counts)):
-        scene = sample_scene(rng, pattern)
+        own = rules.one_subject < 1 and rng.random() >= rules.one_subject
+        scene = sample_scene(rng, int(rng.integers(len(PATTERNS))) if own else subject)
+        name = NAMES[scene.pattern]
         colour = COLOUR_NAMES[scene.foreground]
         if rng.random() < rules.distractor:
             sentences.append(_pick(rng, DISTRACTORS))

@@ -30,7 +30,10 @@ class ToyworldSpec:
     @property
     def digest(self) -> str:
         """Names the corpus: equal specs write equal bytes."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        parts = asdict(self)
+        if self.rules.one_subject == 1:  # as it was before there was a choice: records hold the name
+            del parts["rules"]["one_subject"]
+        text = json.dumps({"format": FORMAT, **parts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property

@@ -66,6 +66,7 @@ class DataConfig:
     called: OwnNames = OwnNames()  # test sets that are not the benchmarks their fields are named after
     toyworld_seed: int = 0  # which draw of the embedded corpus stands in for folders that are not set
     toyworld_redundancy: float = 0.9  # how often its texts name what their pictures show, 0 to 1
+    toyworld_one_subject: float = 1.0  # how often a picture shows its document's subject, which other sentences name
     tokenizer: str | None = (
         None  # folder or local cache name of OPT's vocabulary; none: one BPE is trained for all runs
     )
@@ -94,7 +95,7 @@ class DataConfig:
             raise ValueError(f"data.features_gb must be positive, or none for no limit, got {self.features_gb}")
         if self.sim_threshold is not None and not -1 <= self.sim_threshold <= 1:
             raise ValueError(f"data.sim_threshold is a cosine in [-1, 1], got {self.sim_threshold}")
-        for name in ("toyworld_redundancy", "before_probability"):
+        for name in ("toyworld_redundancy", "toyworld_one_subject", "before_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.{name} is a probability, got {getattr(self, name)}")
 

@@ -104,7 +104,7 @@ TASKS = {
 
 def embedded_corpus(data: DataConfig) -> ToyworldSpec:
     """The embedded corpus of these settings."""
-    rules = DocumentRules(redundancy=data.toyworld_redundancy)
+    rules = DocumentRules(redundancy=data.toyworld_redundancy, one_subject=data.toyworld_one_subject)
     return ToyworldSpec(seed=data.toyworld_seed, rules=rules)
 
 

@@ -23,7 +23,7 @@ from data.loading.readable import training_pairs
 from data.readers import downstream
 from data.readers.imagenet import imagenet
 from data.toyworld import write
-from data.toyworld.language import CAPTIONS, DISTRACTORS, EMPTY_LEADS, EMPTY_TITLES, HELD_OUT, NAMES
+from data.toyworld.language import CAPTIONS, DISTRACTORS, EMPTY_LEADS, EMPTY_TITLES, HELD_OUT, NAMES, sample_page
 from data.toyworld.patterns import COLOURS, PATTERNS, PLAIN, WAVY, Scene, Style, render
 from data.toyworld.rules import DocumentRules
 from data.toyworld.spec import ToyworldSpec
@@ -106,8 +106,24 @@ def test_another_spec_has_another_name() -> None:
         ToyworldSpec().folder_name,
         ToyworldSpec(seed=1).folder_name,
         ToyworldSpec(rules=DocumentRules(redundancy=0.5)).folder_name,
+        ToyworldSpec(rules=DocumentRules(one_subject=0.5)).folder_name,
     }
-    assert len(names) == 4
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize("one_subject", [0.0, 0.5, 1.0])
+def test_as_many_pictures_as_declared_show_the_subject_and_each_sentence_names_its_own(one_subject: float) -> None:
+    """Where the title tells nothing of a picture, its sentence is as often about it as ever; within three sigma."""
+    rng = np.random.default_rng(0)
+    pages = [sample_page(rng, DocumentRules(redundancy=1.0, one_subject=one_subject)) for _ in range(400)]
+    shows, names = [], []
+    for page in pages:
+        for scene, anchor in zip(page.scenes, page.anchors, strict=True):
+            shows.append(NAMES[scene.pattern] in page.sentences[0])
+            names.append(NAMES[scene.pattern] in page.sentences[anchor])
+    wanted = one_subject + (1 - one_subject) / len(NAMES)  # one's own pattern is the document's by chance
+    sigma = (wanted * (1 - wanted) / len(shows)) ** 0.5
+    assert all(names) and abs(sum(shows) / len(shows) - wanted) <= 3 * sigma
 
 
 def test_what_is_there_is_not_written_again(world: tuple[Path, Drawn], monkeypatch: pytest.MonkeyPatch) -> None:

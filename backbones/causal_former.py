@@ -42,10 +42,7 @@ class CausalFormer(nn.Module):
     def __init__(
         self, vision_width: int, lm_width: int, queries: int, depth: int, width: int, heads: int, ffn: int
     ) -> None:
-        """Raises ValueError where the heads do not divide the width."""
         super().__init__()
-        if width % heads:
-            raise ValueError(f"causal former width {width} is not a multiple of its {heads} heads")
         self.norm_patches = nn.LayerNorm(vision_width, eps=1e-6)
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.layers = nn.ModuleList(CausalFormerLayer(width, vision_width, heads, ffn) for _ in range(depth))

@@ -8,7 +8,7 @@ normalised pixels (He et al. 2022, facebookresearch/mae `models_mae.py`).
 Every target normalises each patch by its own mean and standard deviation, so the images must be given in [0, 1], not
 normalised per channel. Everything runs in fp32 without gradient.
 
-A flat patch (white ground, a plain sky) has no pattern: normalising would turn rounding and the compression noise of
+A flat patch (white ground) has no pattern: normalising would turn rounding and the compression noise of
 JPEG into one of full size. Its feature is the zero vector, its code is 0, and k-means never sees it. It remains a
 target like any other (our choice): that nothing stands there is a fact about the picture, and how many patches are
 predicted must not depend on what they show.

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, OPTConfig
 
 from backbones import masks
 from backbones.lm import Decoder
-from backbones.pretrained import load_opt
+from backbones.pretrained import load_opt, read_whole
 
 GGUF = ".gguf"
 _CHECKED = 6  # tokens on which the wrapped model is compared with the library's own
@@ -75,14 +75,17 @@ class CausalLM(Decoder):
     """Any causal language model whose logits are a linear map of its last states, tied to its embedding or not."""
 
     def __init__(self, model: Any) -> None:
-        """Raises ValueError where logits, positions or memory work in another way, as far as a short text shows."""
+        """Raises ValueError where logits, positions or memory work in another way, as far as a short text shows.
+
+        Its dropout is off, as is that of every other language model here (LCL's and OPT's have none).
+        """
         super().__init__()
-        whole = model.eval()
+        whole = _without_dropout(model.eval())
         embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
         self.decoder: Any = whole.base_model
         self.head = None if head.weight is embedding.weight else head
         self.width: int = embedding.weight.shape[1]
-        self.positions: int = whole.config.max_position_embeddings
+        self.positions: int = _positions(whole)
         ids = torch.arange(_CHECKED)[None] % embedding.num_embeddings
         with torch.no_grad():
             x, seen = self.embed(ids), DynamicCache()
@@ -186,8 +189,35 @@ def load_llm(source: str, kept: Path) -> Llm:
     tokenizer = LlmTokenizer(AutoTokenizer.from_pretrained(where, local_files_only=True))
     if isinstance(_config(where), OPTConfig):  # takes its positions from a padding mask, which ours does not
         return Llm(tokenizer, load_opt(where))
-    model = AutoModelForCausalLM.from_pretrained(where, local_files_only=True, dtype=torch.float32)
-    return Llm(tokenizer, CausalLM(model))
+    return Llm(tokenizer, CausalLM(read_whole(AutoModelForCausalLM, where)))
+
+
+def _positions(model: Any) -> int:
+    """The longest text on which all layers see everything before: beyond a sliding window our mask would show more.
+
+    Raises ValueError for a model that declares no such length, such as one with ALiBi or one that is no transformer.
+    """
+    config = model.config
+    found = getattr(config, "max_position_embeddings", None)
+    if not isinstance(found, int):
+        raise ValueError(
+            f"a {type(model).__name__} does not say how long a text it reads (max_position_embeddings); choose "
+            "another model, such as a Llama"
+        )
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    slides = getattr(config, "use_sliding_window", True) and kinds != {"full_attention"}
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size") if slides]
+    return min([found, *(window for window in windows if window)])
+
+
+def _without_dropout(model: Any) -> Any:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "activation_dropout"):  # given to functions, not to modules
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
 
 
 def _config(source: str) -> Any:

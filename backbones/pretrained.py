@@ -4,7 +4,7 @@ Source: facebook/opt-125m, -1.3b, ... in the layout of huggingface/transformers.
 from a pretrained language model (LCL paper A.2); which one is a setting, equal for all rows of a table.
 """
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from transformers import AutoConfig, OPTConfig, OPTForCausalLM
@@ -13,11 +13,28 @@ from backbones.lm import LanguageModel
 from backbones.sizes import Activation, LanguageSize
 
 
+def read_whole(kind: Any, source: str) -> Any:
+    """A model of transformers in fp32 on CPU.
+
+    Raises ValueError where files lack a weight or have one of another shape: transformers starts it at random.
+    """
+    model, info = kind.from_pretrained(
+        source, local_files_only=True, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise ValueError(
+            f"the weights of {source!r} are not those of its config.json: missing {sorted(info['missing_keys'])[:4]}, "
+            f"of another shape {[each[0] for each in info['mismatched_keys']][:4]}; copy the whole folder again"
+        )
+    return model
+
+
 def load_opt(source: str) -> LanguageModel:
     """The model in that folder, or of that name in the local cache, in fp32 on CPU.
 
     Raises ValueError where there are no files, the model is no OPT, or it is an OPT variant this decoder does not
-    have (a projected embedding, LayerNorm after the blocks: opt-350m; another activation than ReLU or GELU).
+    have (a projected embedding, LayerNorm after the blocks: opt-350m; another activation than ReLU or GELU; a head of
+    its own), or weights are missing.
     """
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
@@ -31,6 +48,11 @@ def load_opt(source: str) -> LanguageModel:
     if config.word_embed_proj_dim != config.hidden_size or not config.do_layer_norm_before:
         raise ValueError(
             f"{source!r} projects its embeddings or normalises after its blocks, as opt-350m; use another OPT"
+        )
+    if not (config.tie_word_embeddings and config.enable_bias and config.layer_norm_elementwise_affine):
+        raise ValueError(
+            f"{source!r} has a head of its own, or no biases or norm weights, which no published OPT has and this "
+            "decoder does not read; use another OPT"
         )
     if config.activation_function not in get_args(Activation):
         raise ValueError(
@@ -48,7 +70,7 @@ def load_opt(source: str) -> LanguageModel:
         activation=config.activation_function,
         final_norm=not config._remove_final_layer_norm,
     )
-    loaded = OPTForCausalLM.from_pretrained(source, local_files_only=True, dtype=torch.float32)
+    loaded = read_whole(OPTForCausalLM, source)
     language = LanguageModel(size, config.vocab_size)
     language.decoder.load_state_dict(loaded.model.decoder.state_dict())
     return language

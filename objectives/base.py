@@ -9,7 +9,7 @@ side.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Float
@@ -49,6 +49,19 @@ class Objective(nn.Module, ABC):
                 if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                     choices = ", ".join(map(str, get_args(hint)))
                     raise ValueError(f"{name} has no choice {getattr(self, name)!r}; choose one of {choices}")
+
+        def at_least(self, least: int, *names: str) -> None:
+            """Raises ValueError for the first of these fields that is below."""
+            for name in names:
+                if not getattr(self, name) >= least:
+                    raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+        def some_weight(self) -> None:
+            """Raises ValueError where a field named "..._weight" is negative, or all are 0: nothing would train."""
+            names = [field.name for field in fields(self) if field.name.endswith("_weight")]
+            self.at_least(0, *names)
+            if not any(getattr(self, name) for name in names):
+                raise ValueError(f"{', '.join(names)} are 0, so nothing would be trained; raise one of them")
 
     @classmethod
     def layouts_for(cls, config: Config) -> tuple[Layout, ...]:

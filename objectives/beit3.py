@@ -69,8 +69,13 @@ class BEiT3(Objective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if min(self.image_weight, self.text_weight) < 0:
-                raise ValueError(f"weights of terms are at least 0, got {self}")
+            self.some_weight()
+            self.at_least(1, "codes", "code_width")
+            if self.target == "rpq_kmeans" and self.fit_patches < self.codes:
+                raise ValueError(
+                    f"fit_patches must be at least codes, as each code is the centre of some patches; got fit_patches "
+                    f"{self.fit_patches} and codes {self.codes}"
+                )
 
     config: Config
     image_mean: Tensor

@@ -76,10 +76,7 @@ class BLIP2(CoCa):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.match_weight < 0:
-                raise ValueError(f"weights of terms are at least 0, got {self}")
-            if self.hardness < 0:
-                raise ValueError(f"hardness of the negatives is at least 0, got {self.hardness}")
+            self.at_least(0, "hardness")
 
     config: Config
 

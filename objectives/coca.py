@@ -40,8 +40,7 @@ class CoCa(CLIP):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if min(self.contrast_weight, self.caption_weight) < 0:
-                raise ValueError(f"weights of terms are at least 0, got {self}")
+            self.some_weight()
 
     config: Config
 

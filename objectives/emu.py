@@ -59,8 +59,10 @@ class Emu(Objective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.queries < 1 or self.regression_weight < 0:
-                raise ValueError(f"Emu needs at least one query and no negative weight, got {self}")
+            self.at_least(1, "queries", "depth", "width", "heads", "ffn")
+            self.at_least(0, "regression_weight")
+            if self.width % self.heads:
+                raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
 
     config: Config
 
@@ -104,7 +106,7 @@ class Emu(Objective):
     def regress(self, hidden: Float[Tensor, "b t d"], inputs: Float[Tensor, "b t d"], rows: Rows) -> Term:
         """The state before each regressed element predicts what was put there; by default no gradient reaches that."""
         elements = self.elements(rows)
-        before = elements.roll(-1, dims=1)  # a row starts with </s>, never with an image slot: nothing wraps around
+        before = elements.roll(-1, dims=1)  # no row begins with an image slot: nothing wraps around
         wanted = inputs[elements].detach() if self.config.target_gradient == "stopped" else inputs[elements]
         term = regression_loss(self.regression_head(hidden[before]), wanted)
         return Term(term.sum * hidden.shape[-1], term.count) if self.config.reduction == "sum" else term

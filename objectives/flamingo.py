@@ -53,10 +53,7 @@ class Flamingo(Objective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.cross_attention_every < 1:
-                raise ValueError(
-                    f"cross_attention_every counts layers, so at least 1; got {self.cross_attention_every}"
-                )
+            self.at_least(1, "latents", "resampler_depth", "heads", "cross_attention_every")
 
     config: Config
 

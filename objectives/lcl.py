@@ -62,8 +62,7 @@ class LCL(Objective):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if min(self.contrast_weight, self.generate_weight) < 0:
-                raise ValueError(f"weights of terms are at least 0, got {self}")
+            self.some_weight()
 
     config: Config
 
@@ -108,7 +107,7 @@ class LCL(Objective):
         match self.config.skip_rule:
             case "content":
                 return rows.img_has_ctx
-            case "index0":  # the released code's test; with `</s>` before every document it never fires
+            case "index0":  # the released code's test; it fires where a window of OBELICS begins with an image
                 return rows.img_boi > 0
             case "never":
                 return torch.ones_like(rows.img_has_ctx)

@@ -36,6 +36,8 @@ class MaskRules:
         for name in ("image_share", "text_share_mono", "text_share_multi", "mono_share", "mask_share", "random_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
+        if self.min_block < 1:
+            raise ValueError(f"min_block is a number of patches, at least 1, got {self.min_block}")
         if self.mask_share + self.random_share > 1:
             raise ValueError(
                 f"mask_share {self.mask_share} and random_share {self.random_share} add up to more than 1; lower one"

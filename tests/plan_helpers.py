@@ -134,7 +134,11 @@ class FakeCatalogue:
     def objective(self, name: str) -> ObjectiveFacts:
         passes = {"supervised": 0, "coca": 2, "blip2": 3}.get(name, 1)
         on_pairs = {"layout": "random_order"} if name == "lcl" else {}
-        return ObjectiveFacts(self.config_class("objectives", name)(), self.reads[name], passes, 1, on_pairs)
+        default = self.config_class("objectives", name)()
+        return ObjectiveFacts(default, self.reads[name], passes, 1, on_pairs, lambda config, patches: patches)
+
+    def patches(self, size: str) -> int:
+        return 16
 
     def task(self, name: str) -> TaskFacts:
         return TaskFacts(Task(), protocol=1, reads_text=name != "classify", generates=name == "caption", in_full={})

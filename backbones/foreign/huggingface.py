@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
+from transformers.utils import cached_file
 
 from backbones.foreign.source import Foreign, Interpolation, Preprocess, Resize
 from backbones.tower import Tower, check_side
@@ -66,8 +67,11 @@ class HuggingFaceTower(Tower):
 def load(name: str, weights: Path | None) -> Foreign:
     """The vision tower in a folder (weights, or the name) or of a cached hub name.
 
-    Raises ValueError where there are no files, the model is of another kind, or keys are missing or unexpected.
+    Raises ValueError where there are no files, the model is of another kind, keys are missing or unexpected, or its
+    images were prepared as ours cannot be.
     """
+    if weights is not None and name:
+        raise ValueError(f"hf:{name} and --weights {weights} name two models; leave one out (hf: --weights FOLDER)")
     where = str(weights) if weights is not None else name
     try:
         config = AutoConfig.from_pretrained(where, local_files_only=True)
@@ -90,9 +94,7 @@ def load(name: str, weights: Path | None) -> Foreign:
             f"unexpected {sorted(unexpected)[:4]}, of another shape {list(info['mismatched_keys'])[:4]}"
         )
     tower = _tower(model)
-    return Foreign(
-        tower, _preprocess(Path(where), vision), {"config": {name: getattr(vision, name) for name in _BUILT_FROM}}
-    )
+    return Foreign(tower, _preprocess(where, vision), {"config": {name: getattr(vision, name) for name in _BUILT_FROM}})
 
 
 def rebuild(architecture: Mapping[str, Any]) -> HuggingFaceTower:
@@ -110,17 +112,29 @@ def _tower(model: Any) -> HuggingFaceTower:
     return HuggingFaceTower(model)
 
 
-def _preprocess(folder: Path, vision: Any) -> Preprocess:
-    """What the folder says, else what the models were trained with."""
-    path = folder / "preprocessor_config.json"
-    said = json.loads(path.read_text()) if path.is_file() else {}
+def _preprocess(where: str, vision: Any) -> Preprocess:
+    """What the files of the model say, else what its kind was trained with.
+
+    Raises ValueError for a preparation that ours is not.
+    """
+    path = cached_file(
+        where, "preprocessor_config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False
+    )
+    said = json.loads(Path(path).read_text()) if path is not None else {}
     default = Preprocess(size=vision.image_size)
     siglip = vision.model_type.startswith("siglip")
+    resample = said.get("resample", 3)
+    if resample not in _RESAMPLE or not said.get("do_normalize", True) or not said.get("do_rescale", True):
+        raise ValueError(
+            f"{path} asks for resample {resample}, do_normalize {said.get('do_normalize', True)} and do_rescale "
+            f"{said.get('do_rescale', True)}; images are read with resample {' or '.join(map(str, _RESAMPLE))}, "
+            "rescaled and normalised here, so its scores would be another model's"
+        )
     return Preprocess(
         size=vision.image_size,
         mean=tuple(said.get("image_mean", _SIGLIP_MEAN if siglip else default.mean)),
         std=tuple(said.get("image_std", _SIGLIP_MEAN if siglip else default.std)),
-        interpolation=_RESAMPLE.get(said.get("resample", 3), "bicubic"),
+        interpolation=_RESAMPLE[resample],
         resize=_resize(said, "squash" if siglip else "shortest"),
     )
 

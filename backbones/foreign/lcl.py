@@ -23,8 +23,9 @@ _HEAD_WIDTH = 64  # channels of an attention head in every ViT of open_clip that
 
 def load(name: str, weights: Path | None) -> Foreign:
     """The encoder in a released file: `lcl:FILE`, or `lcl:` with --weights FILE."""
-    if weights is None and not name:
-        raise ValueError("lcl: needs --weights FILE, the released .pt")
+    if (weights is None) == (not name):
+        both = f"lcl:{name} and --weights {weights} name two files; leave one out"
+        raise ValueError("lcl: needs --weights FILE, the released .pt" if weights is None else both)
     held = below(read_weights(weights if weights is not None else Path(name)), "visual.", _OTHER_PARTS)
     size = _size(held)
     tower = rebuild({"size": asdict(size)})

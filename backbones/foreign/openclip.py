@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Float
+from open_clip.model import _build_vision_tower
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -67,7 +68,7 @@ class OpenClipTower(Tower):
 def load(name: str, weights: Path | None) -> Foreign:
     """ARCHITECTURE with weights of a file, or ARCHITECTURE/TAG with weights that were downloaded before."""
     architecture, _, tag = name.partition("/")
-    about = _about(architecture, tag) if tag else {}
+    about = _about(architecture, tag) if tag else _agreed(architecture)
     quick = bool(about.get("quick_gelu", False)) and not architecture.endswith("-quickgelu")
     tower = rebuild({"architecture": architecture, "quick_gelu": quick})
     found = read_weights(weights if weights is not None else _cached(architecture, tag, about))
@@ -77,13 +78,12 @@ def load(name: str, weights: Path | None) -> Foreign:
     held.pop("proj", None)
     inner = tower.model if isinstance(tower, TimmTower) else tower.get_submodule("visual")
     fill(inner, held, f"open_clip:{architecture}")
-    looks = about or _agreed(architecture)
     preprocess = Preprocess(
         size=tower.image_size,
-        mean=tuple(looks.get("mean", CLIP_MEAN)),
-        std=tuple(looks.get("std", CLIP_STD)),
-        interpolation=interpolation_of(looks.get("interpolation", "bicubic"), f"open_clip:{name}"),
-        resize=resize_of(looks.get("resize_mode", "shortest"), f"open_clip:{name}"),
+        mean=tuple(about.get("mean", CLIP_MEAN)),
+        std=tuple(about.get("std", CLIP_STD)),
+        interpolation=interpolation_of(about.get("interpolation", "bicubic"), f"open_clip:{name}"),
+        resize=resize_of(about.get("resize_mode", "shortest"), f"open_clip:{name}"),
     )
     return Foreign(tower, preprocess, {"architecture": architecture, "quick_gelu": quick})
 
@@ -95,10 +95,10 @@ def rebuild(architecture: Mapping[str, Any]) -> Tower:
         raise ValueError(
             f"open_clip has no architecture {name!r}; python -c 'import open_clip; open_clip.list_models()'"
         )
-    model = open_clip.create_model(
-        name, pretrained=None, force_quick_gelu=architecture["quick_gelu"], load_weights=False
-    )
-    visual = model.visual
+    config = open_clip.get_model_config(name)
+    # The vision tower alone: making the whole model would look up text models on the network.
+    quick = architecture["quick_gelu"] or config.get("quick_gelu", False)
+    visual = _build_vision_tower(config["embed_dim"], config["vision_cfg"], quick)
     if isinstance(visual, TimmModel):
         return TimmTower(visual.trunk, f"open_clip:{name}")
     if not isinstance(visual, VisionTransformer):
@@ -115,14 +115,17 @@ def _about(architecture: str, tag: str) -> dict[str, Any]:
 
 
 def _agreed(architecture: str) -> dict[str, Any]:
-    """How all published weights of an architecture want their images; nothing where they differ, or there are none.
+    """What all published weights of an architecture say of their images and activation; nothing where they differ.
 
     A user's own weights say nothing, and those of a SigLIP were trained on other images than CLIP's.
     """
-    names = ("mean", "std", "interpolation", "resize_mode")
     tags = [get_pretrained_cfg(architecture, tag) for tag in list_pretrained_tags_by_model(architecture)]
-    wanted = [{name: about[name] for name in names if name in about} for about in tags]
-    return wanted[0] if wanted and all(each == wanted[0] for each in wanted) else {}
+    said: dict[str, Any] = {}
+    for names in (("mean", "std", "interpolation", "resize_mode"), ("quick_gelu",)):
+        wanted = [{name: about[name] for name in names if name in about} for about in tags]
+        if wanted and all(each == wanted[0] for each in wanted):
+            said |= wanted[0]
+    return said
 
 
 def _cached(architecture: str, tag: str, about: Mapping[str, Any]) -> Path:

@@ -4,7 +4,7 @@ A protocol, so that plans can be tested without torch; `Suite` is the real one a
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ class ObjectiveFacts:
     lm_passes: int  # through the language model, for one batch
     protocol: int  # bumped when equal settings would train different weights
     on_pairs: Mapping[str, Any]  # fields of its Config that a corpus of pairs implies
+    slots: Callable[[Any, int], int]  # image slots of a span in a row, from its Config and the encoder's patches
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Catalogue(Protocol):
         """The pair of backbones of that name, a dataclass with the fields `vision` and `language`."""
         ...
 
+    def patches(self, size: str) -> int:
+        """How many patches the encoder of a size makes of an image."""
+        ...
+
     def config_class(self, group: str, name: str) -> type:
         """Config class of an objective (group "objectives"), a transfer task ("transfer" and "full") or a stage."""
         ...
@@ -71,7 +76,7 @@ class Suite:
     def objective(self, name: str) -> ObjectiveFacts:
         """Declarations of an objective; imports its file."""
         found = importlib.import_module("objectives.registry").get(name)
-        return ObjectiveFacts(found.Config(), found.reads, found.lm_passes, found.protocol, found.on_pairs)
+        return ObjectiveFacts(found.Config(), found.reads, found.lm_passes, found.protocol, found.on_pairs, found.slots)
 
     def task(self, name: str) -> TaskFacts:
         """Declarations of a transfer task; imports its file."""
@@ -91,6 +96,10 @@ class Suite:
         if name not in SIZES:
             raise ConfigError(suggest(name, SIZES, "size"))
         return SIZES[name]
+
+    def patches(self, size: str) -> int:
+        """Of the vision transformer of backbones/sizes.py."""
+        return int(self.size(size).vision.num_patches)
 
     def config_class(self, group: str, name: str) -> type:
         """Config class of a registered objective, task or stage."""

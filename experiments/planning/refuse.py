@@ -44,6 +44,18 @@ def refuse_ranks(row: str, corpus: PretrainCorpus, config: RunConfig) -> None:
             )
 
 
+def refuse_wide_spans(row: str, slots: int, patches: int) -> None:
+    """Raises ConfigError where an objective writes more slots for an image than documents are cut to leave room for.
+
+    Every objective reads the same text, so documents are cut for one slot a patch whatever it writes.
+    """
+    if slots > patches:
+        raise ConfigError(
+            f"row {row!r}: an image takes {slots} slots of a row, but documents are cut for the {patches} patches of "
+            f"its encoder, so long ones would not fit; ask for at most {patches}, or choose a size with more patches"
+        )
+
+
 def refuse_unused(recipe: Any, default: Any, prefix: str) -> None:
     """Raises ConfigError for a setting that was changed where another one makes it mean nothing.
 

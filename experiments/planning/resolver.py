@@ -14,7 +14,7 @@ from experiments.configuration.overrides import ConfigError
 from experiments.planning.catalogue import Catalogue
 from experiments.planning.dialogue import Start, planned_stages
 from experiments.planning.fairness import Resolved
-from experiments.planning.refuse import refuse_ranks, refuse_small_shares, refuse_unused
+from experiments.planning.refuse import refuse_ranks, refuse_small_shares, refuse_unused, refuse_wide_spans
 from experiments.planning.specs import (
     ABSENT,
     CORPUS,
@@ -110,6 +110,9 @@ class Resolver:
             )
         changes = {**self._implied(row), **config.objectives.get(row.objective, {})}
         own = overrides.change(facts.default, changes, prefix=f"objectives.{row.objective}")
+        if not corpus.pairs:
+            patches = self.catalogue.patches(config.size)
+            refuse_wide_spans(row.label, facts.slots(own, patches), patches)
         refuse_small_shares(row.label, corpus, config)
         refuse_ranks(row.label, corpus, config)
         read = {part.name: part.field(config.data) for part in corpus.parts}

@@ -1,8 +1,10 @@
 """Encoders from elsewhere give the tokens of their library, with weights from a file; what does not fit is named."""
 
 import json
+import socket
 from pathlib import Path
 
+import huggingface_hub.constants
 import open_clip
 import pytest
 import timm
@@ -150,6 +152,60 @@ def test_a_folder_says_how_pictures_become_square(said: dict[str, object], resiz
     CLIPVisionModel(CLIPVisionConfig(**SMALL)).save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     assert load("hf:", tmp_path).preprocess.resize == resize
+
+
+def test_a_cached_hub_name_prepares_pictures_as_its_folder_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "hub" / "models--someone--small"
+    folder = cached / "snapshots" / "abc"
+    CLIPVisionModel(CLIPVisionConfig(**SMALL)).save_pretrained(folder)
+    said = {"image_mean": [0.5] * 3, "resample": 2, "size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = load("hf:someone/small", None).preprocess
+    assert found == load("hf:", folder).preprocess
+    assert (found.mean, found.interpolation, found.resize) == ((0.5, 0.5, 0.5), "bilinear", "squash")
+
+
+@pytest.mark.parametrize("said", [{"resample": 1}, {"do_normalize": False}, {"do_rescale": False}])
+def test_a_preparation_that_ours_is_not_is_refused(said: dict[str, object], tmp_path: Path) -> None:
+    CLIPVisionModel(CLIPVisionConfig(**SMALL)).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    ((name, value),) = said.items()
+    with pytest.raises(ValueError, match=f"preprocessor_config.json asks for .*{name} {value}"):
+        load("hf:", tmp_path)
+
+
+def test_two_models_at_once_are_refused(tmp_path: Path) -> None:
+    for source in ("hf:someone/small", f"lcl:{tmp_path / 'a.pt'}"):
+        with pytest.raises(ValueError, match="name two .*; leave one out"):
+            load(source, tmp_path / "b")
+
+
+def test_weights_of_ones_own_have_the_activation_that_all_published_ones_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip keeps the activation of ViT-L-14-336 with its tags: nothing in the configuration says it."""
+    monkeypatch.setattr(openclip, "read_weights", lambda path: {})
+    monkeypatch.setattr(openclip, "fill", lambda *given: None)
+    made = []
+    monkeypatch.setattr(openclip, "_build_vision_tower", lambda embed, config, quick: made.append(quick) or visual)
+    visual = VisionTransformer(32, 8, 64, 1, 2, 4.0, output_dim=48)
+    for name in ("ViT-L-14-336", "ViT-L-14", "ViT-B-32-quickgelu"):
+        load(f"open_clip:{name}", tmp_path / "own.pt")
+    assert made == [True, False, True]  # weights of ViT-L-14 were published with either
+
+
+def test_a_tower_beside_a_text_model_of_the_hub_is_built_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*given: object) -> None:
+        raise AssertionError("looked up a name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    tower = openclip.rebuild({"architecture": "xlm-roberta-base-ViT-B-32", "quick_gelu": False})
+    assert tower.num_patches == 49
 
 
 def released(tmp_path: Path) -> tuple[VisionTransformer, Path]:

@@ -1,19 +1,30 @@
 """A pretrained causal model of transformers behind our interface: its logits, its tokens, what is refused."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from llm_helpers import END, MODELS, SHAPE, saved, tokenizer
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     CLIPVisionConfig,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from backbones import llm, masks
@@ -44,6 +55,52 @@ def test_a_tied_embedding_is_one_parameter_and_trains() -> None:
     allowed = masks.causal(torch.ones_like(ids, dtype=torch.bool))
     model.logits(model(model.embed(ids), allowed, ids)[0]).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("model", "reads"),
+    [
+        (lambda: MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=8)), 8),
+        (lambda: MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=None)), 64),
+        (lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=2, sliding_window=8)), 64),  # it is off
+        (
+            lambda: Gemma3ForCausalLM(Gemma3TextConfig(**SHAPE, num_key_value_heads=2, head_dim=16, sliding_window=16)),
+            16,
+        ),
+    ],
+)
+def test_no_text_is_read_beyond_a_sliding_window(model: Callable[[], Any], reads: int) -> None:
+    """There our mask would show more than the model was trained to see; up to there its logits are its own."""
+    theirs = model().eval()
+    ours = CausalLM(theirs)
+    assert ours.positions == reads
+    ids = torch.randint(2, 300, (1, reads))
+    allowed = masks.causal(torch.ones_like(ids, dtype=torch.bool))
+    logits = ours.logits(ours(ours.embed(ids), allowed, torch.arange(reads)[None])[0])
+    torch.testing.assert_close(logits, theirs(input_ids=ids).logits[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_without_a_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="a BloomForCausalLM does not say how long a text it reads"):
+        CausalLM(BloomForCausalLM(BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=2)))
+
+
+@torch.no_grad()
+def test_dropout_of_a_published_model_is_off_in_training() -> None:
+    model = CausalLM(MODELS["learned positions"]()).train()
+    x = torch.randn(1, 6, 32)
+    allowed, positions = masks.causal(torch.ones(1, 6, dtype=torch.bool)), torch.arange(6)[None]
+    assert torch.equal(model(x, allowed, positions), model(x, allowed, positions))
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("own head", "lm_head.weight"), ("tied", "layers.1"), ("opt", "layers.1")])
+def test_weights_that_are_missing_are_named(kind: str, lost: str, tmp_path: Path) -> None:
+    source = saved(tmp_path / "model", MODELS[kind]())
+    file = tmp_path / "model" / "model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if lost not in k}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"are not those of its config.json: missing .*{lost}"):
+        load_llm(source, tmp_path / "kept")
 
 
 def test_a_model_whose_logits_are_no_linear_map_of_its_states_is_refused() -> None:

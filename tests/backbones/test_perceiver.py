@@ -140,8 +140,3 @@ def test_paper_sizes_add_the_parameters_the_specification_counts() -> None:
         assert count(PerceiverResampler(768, latents=64, depth=6, heads=8)) == pytest.approx(38, abs=0.5)
         assert 12 * count(GatedCrossAttention(768, 768, heads=8)) == pytest.approx(75, abs=1)
         assert count(CausalFormer(768, 768, 32, depth=12, width=768, heads=12, ffn=3072)) == pytest.approx(113, abs=1)
-
-
-def test_causal_former_refuses_heads_that_do_not_divide() -> None:
-    with pytest.raises(ValueError, match="width 32.*3 heads"):
-        CausalFormer(16, 16, queries=4, depth=1, width=32, heads=3, ffn=64)

@@ -33,6 +33,15 @@ def test_other_architectures_are_refused(tmp_path):
         load_opt(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "changed", [{"tie_word_embeddings": False}, {"enable_bias": False}, {"layer_norm_elementwise_affine": False}]
+)
+def test_an_opt_whose_weights_this_decoder_would_drop_is_refused(tmp_path, changed):
+    OPTConfig(**SMALL, **changed).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has a head of its own, or no biases"):
+        load_opt(str(tmp_path))
+
+
 def test_opt_with_projected_embeddings_is_refused(tmp_path):
     OPTConfig(**{**SMALL, "word_embed_proj_dim": 16}).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="projects its embeddings"):

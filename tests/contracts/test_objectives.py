@@ -36,6 +36,27 @@ def everything_finite(of: Objective, losses: Losses) -> bool:
     return all(bool(value.isfinite().all()) for value in values)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_below_one_and_weights_below_zero_are_refused_by_name(name: str) -> None:
+    """Where a configuration is read, which is long before a run begins."""
+    config = get(name).Config
+    given = {field: getattr(config(), field) for field in get_type_hints(config)}
+    wrong = {field: 0 for field, value in given.items() if type(value) is int and not field.endswith("_seed")}
+    wrong |= {field: -0.5 for field in given if field.endswith("_weight")}
+    for field, value in wrong.items():
+        with pytest.raises(ValueError, match=field):
+            config(**{field: value})
+
+
+@pytest.mark.parametrize("name", ["lcl", "coca", "blip2", "beit3"])
+def test_weights_that_would_train_nothing_are_refused(name: str) -> None:
+    config = get(name).Config
+    none = {field: 0.0 for field in get_type_hints(config) if field.endswith("_weight")}
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        config(**none)
+    assert all(config(**{**none, field: 1.0}) for field in none)
+
+
 def test_the_seven_objectives_and_the_control_are_here() -> None:
     assert {"clip", "coca", "blip2", "beit3", "flamingo", "emu", "lcl", "supervised"} <= set(NAMES)
 

@@ -313,6 +313,14 @@ def test_every_target_trains_everything(vision: VisionEncoder, language: Languag
     assert beit3.mask_token.grad.abs().max() > 0
 
 
+def test_fewer_patches_than_codes_are_refused_where_codes_are_fitted() -> None:
+    with pytest.raises(ValueError, match="fit_patches 100 and codes 512"):
+        BEiT3.Config(codes=512, fit_patches=100)
+    assert BEiT3.Config(codes=512, fit_patches=100, target="rpq_random").codes == 512
+    with pytest.raises(ValueError, match="min_block is a number of patches, at least 1, got 0"):
+        MaskRules(min_block=0)
+
+
 def test_targets_come_from_unnormalised_pixels(beit3: BEiT3) -> None:
     images = torch.rand(4, 3, 32, 32)
     bytes_of = (images * 255).round().byte().permute(0, 2, 3, 1)

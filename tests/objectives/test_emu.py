@@ -265,8 +265,8 @@ def test_wrong_number_of_slots_is_refused(emu: Emu) -> None:
 
 
 def test_options_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="query"):
-        Emu.Config(queries=0)
+    with pytest.raises(ValueError, match="heads must divide width, got heads 5 and width 768"):
+        Emu.Config(heads=5)
 
 
 def test_register_defaults() -> None:

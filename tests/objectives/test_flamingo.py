@@ -125,7 +125,7 @@ def test_every_so_many_layers_read_images(vision: VisionEncoder, language: Langu
     assert [name for name in watch if "gate" in name] == ["attention_gate_01", "feed_forward_gate_01"]
     first_layer, second_reads = called
     assert torch.equal(first_layer[0] if isinstance(first_layer, tuple) else first_layer, second_reads)
-    for every, named in ((0, "at least 1; got 0"), (4, "more than the 3 layers")):
+    for every, named in ((0, "at least 1, got 0"), (4, "more than the 3 layers")):
         with pytest.raises(ValueError, match=named):
             Flamingo(replace(config, cross_attention_every=every), vision, language, SPECIAL)
 

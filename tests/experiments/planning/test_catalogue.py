@@ -17,6 +17,13 @@ from objectives import registry as objectives
 from transfer import registry as tasks
 
 
+def test_more_slots_than_documents_are_cut_for_are_refused_for_documents() -> None:
+    chosen = get_scale("tiny")
+    wide = apply(decided(chosen.config), parse(["objectives.emu.queries=32"]))
+    with pytest.raises(ConfigError, match="row 'Emu': an image takes 32 slots of a row, .* the 16 patches"):
+        build_plan((TABLES["table1"],), [0], chosen, wide, Suite(), DIGESTS)
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_declared_table_resolves(scale: str) -> None:
     chosen = get_scale(scale)

@@ -215,7 +215,7 @@ def test_a_setting_renames_only_the_runs_it_reaches() -> None:
 
 def test_a_length_in_steps_takes_the_place_of_epochs_and_is_refused_beside_them() -> None:
     def made(*sets: str) -> list[Mapping[str, Any]]:
-        found = plan(sets=sets, catalogue=Suite()).runs
+        found = plan(sets=("objectives.emu.queries=16", *sets), catalogue=Suite()).runs
         return [run.spec.recipe for run in found if isinstance(run.spec, TransferSpec) and run.spec.task == "caption"]
 
     with pytest.raises(ConfigError, match=r"transfer\.caption\.epochs is 1\.0 and .*steps is 9: .*epochs=none"):

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+_APART = 0x1E3779B97F4A7C15  # odd and large: sums with the numbers of documents in a row are no other row's seeds
+
 
 class TokenType(IntEnum):
     """What a position holds. Losses select by type, never by id: `</s>` is both BOS and EOS in OPT."""
@@ -72,6 +74,13 @@ class Batch:
             raise KeyError(
                 f"this batch was not rendered as {layout.value!r} (it holds: {held}); add it to the objective's layouts"
             ) from None
+
+    def image_document(self, rows: Rows) -> Int[Tensor, " m"]:
+        """A key of each image's document, equal for those of one document: a window of OBELICS holds several.
+
+        Of a document that two windows share, each has a key of its own.
+        """
+        return self.doc_seed[rows.img_row] + rows.doc_id[rows.img_row, rows.img_boi] * _APART
 
     def to(self, device: str) -> "Batch":
         """The same batch on another device."""

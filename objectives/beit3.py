@@ -172,11 +172,11 @@ class BEiT3(Objective):
         return images.to(self.image_mean.device).float() * self.image_std + self.image_mean
 
 
-def allowed(rows: Rows, mono: Bool[Tensor, " b"]) -> Bool[Tensor, "b t t"]:
-    """Attention within a document: all of it, or in a `mono` row each image (with its markers) and the text alone."""
+def allowed(rows: Rows, mono: Bool[Tensor, "b t"]) -> Bool[Tensor, "b t t"]:
+    """Attention within a document: all of it, or in a `mono` one each image (with its markers) and the text alone."""
     opens = (rows.token_type == int(TokenType.BOI)).cumsum(dim=1)
     of_image = torch.isin(rows.token_type, rows.token_type.new_tensor([TokenType.BOI, TokenType.IMG, TokenType.EOI]))
-    block = torch.where(of_image & mono[:, None], opens, 0)
+    block = torch.where(of_image & mono, opens, 0)
     return within(within(bidirectional(rows.attn_mask), rows.doc_id), block)
 
 

@@ -95,8 +95,8 @@ def info_nce(
     groups: pairs of equal group are not negatives of each other, on any rank (caption hashes, document seeds).
     smoothing: share of each target that is spread over all pairs; without `groups` only, whose logits are -inf.
     The term sums (image-to-text + text-to-image) / 2; one pair in all gives 0. Watch: con_n (all ranks), scale, and of
-    this rank con_acc (mean of both directions), con_bound (ln n minus the loss, a bound on mutual information in nats),
-    alignment and uniformity.
+    this rank con_acc (mean of both directions), con_bound (ln n minus the loss, a bound on mutual information in nats;
+    n: what a row is contrasted with, itself included), alignment and uniformity.
     """
     part = current_part()
     if part is not None:
@@ -108,10 +108,12 @@ def info_nce(
         all_v, all_t = both.split([v.shape[-1], t.shape[-1]], dim=-1)
         labels = offset + torch.arange(len(v), device=v.device)
         to_text, to_image = scale * v @ all_t.T, scale * t @ all_v.T  # own rows only: n on this rank x n on all
+        contrasted = _count(len(all_v), v)
         if groups is not None:
             same = groups[:, None] == gather_rows(groups)[0][None, :]
             same = same & (labels[:, None] != torch.arange(len(all_v), device=v.device))
             to_text, to_image = (x.masked_fill(same, -math.inf) for x in (to_text, to_image))
+            contrasted = len(all_v) - same.sum(dim=1).float()
         nll = _cross_entropy(to_text, labels) / 2 + _cross_entropy(to_image, labels) / 2
         loss = nll
         if smoothing:
@@ -121,7 +123,7 @@ def info_nce(
     watch = {"con_n": pairs, "scale": scale.detach().float()}
     if len(v):
         hits = [(logits.argmax(dim=1) == labels).float().mean() for logits in (to_text, to_image)]
-        watch |= {"con_acc": (hits[0] + hits[1]) / 2, "con_bound": pairs.log() - nll.detach().mean()} | agreement(v, t)
+        watch |= {"con_acc": (hits[0] + hits[1]) / 2, "con_bound": contrasted.log().mean() - nll.detach().mean()} | agreement(v, t)
     return term, watch
 
 

@@ -86,7 +86,7 @@ class LCL(Objective):
         hidden = self.language(self.embed(rows, visual.tokens), causal(rows.attn_mask), rows.position_ids)
         context = self.readout(self.at_boi(hidden, rows))
         chosen = self.contrasted(rows)
-        document = batch.doc_seed[rows.img_row[chosen]]
+        document = batch.image_document(rows)[chosen]
         groups = document if self.config.mask_same_document else None
         contrast, watch = info_nce(visual.pooled[chosen], context[chosen], self.temperature.scale(), groups)
         head = self.language.logits if self.own_head is None else self.own_head

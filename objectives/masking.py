@@ -1,11 +1,13 @@
 """What BEiT-3 hides in a batch: blocks of patches, words, and which documents are read one modality at a time.
 
 BEiT-3 (Wang et al. 2022, section 2.2) for the rates, BEiT for the blocks, BERT for 80 / 10 / 10. Every draw comes from
-a stream named by the document's seed: a document has the same masks in any batch, order or number of ranks.
+a stream named by the seed of the document's row and its place among those of the row: a document, or a window of
+several, has the same masks in any batch, order or number of ranks.
 
 Shape letters: m images, b rows, t tokens, p patches.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ class MaskRules:
 class MaskPlan(NamedTuple):
     """What is hidden, and the ids shown instead."""
 
-    mono: Bool[Tensor, " b"]  # text and images of the document are blind to each other
+    mono: Bool[Tensor, "b t"]  # of a document whose text and images are blind to each other
     patches: Bool[Tensor, "m p"]  # hidden patches
     text: Bool[Tensor, "b t"]  # text tokens to predict
     input_ids: Int[Tensor, "b t"]  # with hidden tokens replaced
@@ -58,24 +60,33 @@ def plan_masks(
 ) -> MaskPlan:
     """Masks of a batch; grid: patches along an image's side. Drawn on CPU, returned on the rows' device."""
     ids, types = rows.input_ids.cpu().numpy().copy(), rows.token_type.cpu().numpy()
-    images = np.bincount(rows.img_row.cpu().numpy(), minlength=len(ids)).tolist()
+    documents = rows.doc_id.cpu().numpy()
+    owner = documents[rows.img_row.cpu().numpy(), rows.img_boi.cpu().numpy()]
+    images = Counter(zip(rows.img_row.tolist(), owner.tolist(), strict=True))
     reserved = {special.pad, special.bos, special.eos, special.boi, special.eoi, special.img, special.mask}
     ordinary = np.setdiff1d(np.arange(vocab_size), sorted(reserved))
     hide_patches = round(rules.image_share * grid**2)
-    mono, text, patches = np.zeros(len(ids), dtype=bool), np.zeros(ids.shape, dtype=bool), []
-    for row, seed in enumerate(doc_seed.tolist()):
-        stream = generator("beit3", "text", seed)
+    mono, text, patches = np.zeros(ids.shape, dtype=bool), np.zeros(ids.shape, dtype=bool), []
+    for row, number in _documents(documents):
+        name = (int(doc_seed[row]), *([number] if number else []))
+        here, shown = documents[row] == number, images[row, number]
+        stream = generator("beit3", "text", *name)
         # A document without images has one modality: it is masked as one, whatever the coin says.
-        mono[row] = stream.random() < rules.mono_share or not images[row]
-        share = rules.text_share_mono if mono[row] else rules.text_share_multi
-        chosen = _choose_text(stream, np.flatnonzero(types[row] == int(TokenType.TEXT)), share)
+        alone = stream.random() < rules.mono_share or not shown
+        mono[row, here] = alone
+        share = rules.text_share_mono if alone else rules.text_share_multi
+        chosen = _choose_text(stream, np.flatnonzero(here & (types[row] == int(TokenType.TEXT))), share)
         text[row, chosen] = True
         ids[row, chosen] = _replace(stream, ids[row, chosen], rules, special.mask, ordinary)
-        if images[row]:
-            stream = generator("beit3", "image", seed)
-            patches += [block_mask(stream, grid, grid, hide_patches, rules.min_block) for _ in range(images[row])]
+        stream = generator("beit3", "image", *name)
+        patches += [block_mask(stream, grid, grid, hide_patches, rules.min_block) for _ in range(shown)]
     hidden = np.stack(patches) if patches else np.zeros((0, grid**2), dtype=bool)
     return MaskPlan(*(torch.from_numpy(array).to(rows.input_ids.device) for array in (mono, hidden, text, ids)))
+
+
+def _documents(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """Row and number of each document, as images are ordered; padding is numbered -1."""
+    return [(row, int(number)) for row, held in enumerate(numbers) for number in np.unique(held) if number >= 0]
 
 
 def _choose_text(stream: np.random.Generator, places: np.ndarray, share: float) -> np.ndarray:

@@ -96,7 +96,7 @@ def write(parts: Sequence[Text | Image], slots: int | None, special: SpecialToke
                 ids.append(special.eoi)
                 types.extend([_IMG] * slots)
                 types.append(_EOI)
-        seen = True
+        seen = seen or not isinstance(part, Text) or bool(part.ids)  # an empty text is no context
     if eos:
         ids.append(special.eos)
         types.append(_EOS)

@@ -74,8 +74,9 @@ def test_inv_b3_3_exactly_so_many_patches_and_tokens_are_hidden(beit3: BEiT3) ->
     of = make(many())
     plan = beit3.plan(of)
     assert (plan.patches.sum(1) == 6).all()  # 40 % of 16
-    assert 8 < plan.mono.sum() < 32
-    assert torch.equal(plan.text.sum(1), torch.where(plan.mono, 3, 10))  # 15 % and 50 % of 20
+    mono = plan.mono.any(dim=1)
+    assert 8 < mono.sum() < 32
+    assert torch.equal(plan.text.sum(1), torch.where(mono, 3, 10))  # 15 % and 50 % of 20
 
 
 def test_paper_grids_hide_78_and_102_patches() -> None:
@@ -98,8 +99,8 @@ def test_inv_b3_3_masks_belong_to_the_document(beit3: BEiT3) -> None:
     reverse = beit3.plan(make(docs[::-1]))
     parts = [beit3.plan(make(docs[:2])), beit3.plan(make(docs[2:]))]  # as two ranks would hold them
     assert torch.equal(whole.patches, torch.cat([part.patches for part in parts]))
-    assert torch.equal(whole.mono, torch.cat([part.mono for part in parts]))
-    assert torch.equal(whole.mono, reverse.mono.flip(0))
+    assert torch.equal(whole.mono.any(1), torch.cat([part.mono.any(1) for part in parts]))
+    assert torch.equal(whole.mono.any(1), reverse.mono.any(1).flip(0))
     assert torch.equal(whole.text, reverse.text.flip(0))
     assert torch.equal(whole.input_ids, reverse.input_ids.flip(0))
 
@@ -130,14 +131,26 @@ def test_at_least_one_token_is_hidden(beit3: BEiT3) -> None:
 
 
 def test_all_text_documents_are_masked_as_one_modality(beit3: BEiT3) -> None:
-    plan = beit3.plan(make([Doc(f"t-{i}", (words(i, length=20),)) for i in range(10)]))
-    assert plan.mono.all()
+    of = make([Doc(f"t-{i}", (words(i, length=20),)) for i in range(10)])
+    plan = beit3.plan(of)
+    assert plan.mono[of[ROWS].attn_mask].all()
     assert (plan.text.sum(1) == 3).all()
+
+
+def test_documents_of_one_row_are_masked_each_by_its_own_rates(vision: VisionEncoder, language: LanguageModel) -> None:
+    """A document without images has one modality, whatever it stands beside in a window of OBELICS."""
+    docs = [Doc("text", (words("t", length=40),)), Doc("pair", (IMAGE, words("p", length=20))), Doc("w", ((5,),))]
+    rows = (of := packed(docs, ROWS, PATCHES))[ROWS]
+    plan = build(vision, language, mono_share=0.0).plan(of)
+    hidden = [int(plan.text[rows.doc_id == number].sum()) for number in range(3)]
+    assert hidden == [6, 10, 1]  # 15 %, 50 %, at least one
+    assert [bool(plan.mono[rows.doc_id == number].all()) for number in range(3)] == [True, False, True]
+    assert (plan.patches.sum(1) == 6).all() and len(plan.patches) == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_mono_share_decides_the_mode(vision: VisionEncoder, language: LanguageModel, share: float) -> None:
-    assert (build(vision, language, mono_share=share).plan(make(many())).mono == bool(share)).all()
+    assert (build(vision, language, mono_share=share).plan(make(many())).mono.any(1) == bool(share)).all()
 
 
 # What predictions depend on
@@ -187,7 +200,7 @@ def blocks(rows: Rows, row: int, mono: bool) -> list[tuple[int, int]]:
 def test_who_sees_whom_written_out(mono: bool) -> None:
     for of in (make(documents()), packed(documents()[:2], ROWS, PATCHES)):
         rows = of[ROWS]
-        mask = allowed(rows, torch.full((len(rows.input_ids),), mono))
+        mask = allowed(rows, torch.full_like(rows.attn_mask, mono))
         for row, valid in enumerate(rows.attn_mask.tolist()):
             block = blocks(rows, row, mono)
             expected = [[a and b and block[i] == block[j] for j, b in enumerate(valid)] for i, a in enumerate(valid)]

@@ -76,10 +76,12 @@ def test_info_nce_equals_the_loop() -> None:
 def test_info_nce_skips_rivals_of_the_same_group() -> None:
     v, t = features(6)
     groups = [7, 7, 2**40, 5, 2**40, 6]
-    term, _ = info_nce(v, t, SCALE, torch.tensor(groups))
+    term, watch = info_nce(v, t, SCALE, torch.tensor(groups))
     assert term.sum.item() == pytest.approx(slow_info_nce(v, t, SCALE.item(), groups), rel=1e-5)
-    everyone, _ = info_nce(v, t, SCALE, torch.zeros(6, dtype=torch.int64))
-    assert everyone.sum.item() == 0
+    left = [math.log(1 + sum(group != own for group in groups)) for own in groups]
+    assert watch["con_bound"].item() == pytest.approx(sum(left) / 6 - term.mean().item(), rel=1e-5)
+    everyone, watch = info_nce(v, t, SCALE, torch.zeros(6, dtype=torch.int64))
+    assert everyone.sum.item() == 0 and watch["con_bound"] == 0  # nothing is told apart
 
 
 def test_info_nce_spreads_a_share_of_each_target_over_all_pairs() -> None:

@@ -14,6 +14,7 @@ from helpers import (
     documents,
     gradients,
     norm,
+    packed,
     pairs,
     share_weights,
     with_images,
@@ -292,6 +293,16 @@ def test_images_of_one_document_are_negatives_unless_masked() -> None:
     assert masked(batch).terms["contrast"].sum < plain(batch).terms["contrast"].sum
     alone = batch_for(plain, docs[:1])
     assert masked(alone).terms["contrast"].sum == 0 and plain(alone).terms["contrast"].sum > 0
+
+
+def test_documents_of_one_row_are_told_apart() -> None:
+    """A window of OBELICS holds several: the first images of two are negatives of each other, masked or not."""
+    docs = [Doc("a", ((5,), IMAGE, (6,), IMAGE)), Doc("b", ((7,), IMAGE))]
+    plain, masked = build("lcl"), build("lcl", mask_same_document=True)
+    share_weights(plain, masked)
+    window = packed(docs, Layout.INTERLEAVED, 16)
+    assert plain(window).watch["same_document"].item() == pytest.approx(2 / 6)
+    assert 0 < masked(window).terms["contrast"].sum < plain(window).terms["contrast"].sum
 
 
 def test_random_order_gives_each_pair_one_cross_modal_signal() -> None:

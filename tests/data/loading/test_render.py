@@ -72,6 +72,7 @@ def count(document):
         (PAGE, Layout.MEDIA_TOKEN, "Bt<t<<tE", [2, 4, 5], [True, True, True]),
         ((IMAGE, IMAGE, Text((3,))), Layout.INTERLEAVED, "B<ii><ii>tE", [1, 5], [False, True]),
         ((IMAGE, IMAGE, Text((3,))), Layout.MEDIA_TOKEN, "B<<tE", [1, 2], [False, True]),
+        ((Text(()), IMAGE, Text((3,)), IMAGE), Layout.INTERLEAVED, "B<ii>t<ii>E", [1, 6], [False, True]),  # no context
         (PAIR, Layout.INTERLEAVED, "B<ii>tttE", [1], [False]),  # a pair is written image first
     ],
 )

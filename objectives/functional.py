@@ -123,7 +123,10 @@ def info_nce(
     watch = {"con_n": pairs, "scale": scale.detach().float()}
     if len(v):
         hits = [(logits.argmax(dim=1) == labels).float().mean() for logits in (to_text, to_image)]
-        watch |= {"con_acc": (hits[0] + hits[1]) / 2, "con_bound": contrasted.log().mean() - nll.detach().mean()} | agreement(v, t)
+        watch |= {
+            "con_acc": (hits[0] + hits[1]) / 2,
+            "con_bound": contrasted.log().mean() - nll.detach().mean(),
+        } | agreement(v, t)
     return term, watch
 
 

@@ -228,10 +228,11 @@ def fit_codebook(features: Float[Tensor, "n d"], codes: int, seed: int, iteratio
             f"{len(starts)} distinct and {len(features) - len(points)} flat: prepare with more images or ask for fewer "
             "codes"
         )
-    centroids = starts
+    centroids, added = starts, points.cpu()
     for _ in range(iterations):
         assigned = nearest(points, centroids)
-        sums = torch.zeros_like(centroids).index_add_(0, assigned, points)
+        # On the CPU: a GPU adds them in another order each time, and so would fit other codes.
+        sums = torch.zeros(centroids.shape).index_add_(0, assigned.cpu(), added).to(points.device)
         lost = torch.nonzero(sums.norm(dim=-1) < _CANCELLED).flatten()
         if len(lost):
             fit = (points * centroids[assigned]).sum(-1)

@@ -46,7 +46,7 @@ class Report:
             headline=scorecard.headline(judged, claims.where(held, self.scale)),
             how=scorecard.HOW.replace("`", ""),
             claims=sections.claimed(judged),
-            compared=list(self._compared().values()),
+            compared=self._compared(),
             sections=sections.each_run_once(shown),
             environment=sections.environments(
                 [record for filled, _ in tables for record in filled.publication.records.values()]
@@ -56,22 +56,21 @@ class Report:
             script=own("sort.js"),
         )
 
-    def figures(self) -> dict[str, Figure]:
-        """What is drawn of whole tables, by a name for its file: what each method needs, and settings compared.
+    def figures(self) -> list[Figure]:
+        """What is drawn of whole tables: what each method needs, and settings compared.
 
         Raises RecordError where tables of one name differ otherwise than in one number.
         """
-        budgets = {filled.publication.name: budget_figure(filled) for filled, _ in self.own}
-        compared = {f"{name}-compared": figure for name, figure in self._compared().items()}
-        return {name: figure for name, figure in budgets.items() if figure is not None} | compared
+        budgets = [budget_figure(filled) for filled, _ in self.own]
+        return [*(figure for figure in budgets if figure is not None), *self._compared()]
 
-    def _compared(self) -> dict[str, Figure]:
+    def _compared(self) -> list[Figure]:
         """A figure for every table that is there under several settings."""
         groups: dict[str, list[Filled]] = {}
         for filled, _ in (*self.own, *self.others):
             groups.setdefault(filled.publication.name, []).append(filled)
-        found = {name: setting_figure(each) for name, each in groups.items()}
-        return {name: figure for name, figure in found.items() if figure is not None}
+        found = [setting_figure(each) for each in groups.values()]
+        return [figure for figure in found if figure is not None]
 
 
 def load(folder: Path, scale: str, others: Sequence[Path] = ()) -> Report:
@@ -131,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = load(options.records, options.scale, options.also)
         written = {options.out: found.page()}
         if options.figures is not None:
-            written |= {options.figures / f"{name}.svg": svg(figure) for name, figure in found.figures().items()}
+            written |= {options.figures / f"{figure.name}.svg": svg(figure) for figure in found.figures()}
         for path, text in written.items():
             write_atomic(path, text)
     except (RecordError, OSError) as error:

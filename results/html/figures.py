@@ -24,6 +24,7 @@ BUDGET = "pretrain.images"  # the setting that rows of one method differ in wher
 class Figure:
     """Panels that share their lines."""
 
+    name: str  # of a file
     title: str
     about: str
     panels: tuple[Chart, ...]
@@ -68,9 +69,8 @@ def budget_figure(filled: Filled) -> Figure | None:
         return [(method(row), float(row.override[BUDGET]), filled.values(row, column)) for row in budgets]
 
     about = "Each point is a run with a schedule of its own, not a stop on the way. Bands reach over the seeds."
-    return _figure(
-        f"{filled.table.title}: what each method needs", about, filled, points, "images of pre-training", "log"
-    )
+    title, name = f"{filled.table.title}: what each method needs", filled.publication.name
+    return _figure(name, title, about, filled, points, "images of pre-training", "log")
 
 
 def setting_figure(several: Sequence[Filled]) -> Figure | None:
@@ -98,7 +98,8 @@ def setting_figure(several: Sequence[Filled]) -> Figure | None:
 
     left_out = f" Not in it: the table that was swept without {key}." if bare else ""
     about = f"One table a value of {key}. Bands reach over the seeds.{left_out}"
-    return _figure(f"{several[0].table.title}: against {key}", about, several[0], points, key, "linear")
+    title, name = f"{several[0].table.title}: against {key}", f"{several[0].publication.name}-{key.rpartition('.')[2]}"
+    return _figure(name, title, about, several[0], points, key, "linear")
 
 
 def method(row: Row) -> str:
@@ -127,16 +128,16 @@ Points = list[tuple[str, float, tuple[float, ...]]]  # name of the line, x, valu
 
 
 def _figure(
-    title: str, about: str, filled: Filled, points: Callable[[Column], Points], x_label: str, axis: Axis
+    name: str, title: str, about: str, filled: Filled, points: Callable[[Column], Points], x_label: str, axis: Axis
 ) -> Figure | None:
     found = []
     for column in filled.table.columns:
-        name = column.name(filled.scale)
-        found.append(draw(name, x_label, name, _joined(points(column)), axis))
+        called = column.name(filled.scale)
+        found.append(draw(called, x_label, called, _joined(points(column)), axis))
     panels = tuple(chart for chart in found if chart is not None)
     lines = {line.label: line for chart in panels for line in chart.lines}
     legend = tuple(sorted(lines.values(), key=lambda line: line.number))
-    return Figure(title, about, panels, legend) if panels else None
+    return Figure(name, title, about, panels, legend) if panels else None
 
 
 def _joined(points: Points) -> list[Series]:

@@ -60,9 +60,9 @@ def test_every_committed_figure_is_made_of_committed_records() -> None:
     for folder in FOLDERS:
         groups.setdefault(folder.name.rpartition("-")[0], []).append(folder / "records")
     made = {
-        f"{name}.svg": svg(figure)
+        f"{figure.name}.svg": svg(figure)
         for first, *others in groups.values()
-        for name, figure in report.load(first, "tiny", others).figures().items()
+        for figure in report.load(first, "tiny", others).figures()
     }
     committed = {path.name: path.read_text(encoding="utf-8") for path in (publish.ROOT / "figures").glob("*.svg")}
     assert committed == made and made

@@ -83,7 +83,7 @@ def test_one_command_draws_the_figure_of_several_folders(tmp_path: Path, capsys:
     out, drawn = tmp_path / "report.html", tmp_path / "figures"
     also = [part for folder in folders[1:] for part in ("--also", str(folder))]
     assert report.main(["--records", str(folders[0]), *also, "--out", str(out), "--figures", str(drawn)]) == 0
-    assert capsys.readouterr().out.split() == [str(out), str(drawn / "table1-compared.svg")]
+    assert capsys.readouterr().out.split() == [str(out), str(drawn / "table1-toyworld_redundancy.svg")]
     page = out.read_text()
     assert page.count('<figure class="panels">') == 1 and "Table 1 (data.toyworld_redundancy=0.5)" in page
     assert "LCL: 56 at 0.5" in page

@@ -48,6 +48,7 @@ class Index:
     notes: np.ndarray
     shard_sizes: tuple[int, ...]  # rows of each shard
     whole: tuple[bool, ...]  # whether each shard could be read to its end
+    folder: Path | None = None  # where it is kept
 
     @property
     def last(self) -> np.ndarray:
@@ -64,6 +65,18 @@ class Index:
         """How many samples a shard usually holds: the median of the whole ones; None where there is none."""
         known = sorted(size for size, whole in zip(self.shard_sizes, self.whole, strict=True) if whole and size)
         return known[len(known) // 2] if known else None
+
+    def order(self, field: str) -> np.ndarray:
+        """The rows sorted by a field, as numbers; kept with an index that is kept, since it is as long as the rows."""
+        if self.folder is None:
+            return np.argsort(self.rows[field], kind="stable")
+        path = self.folder / f"order-{field}"
+        if not path.is_file():
+            order = np.argsort(self.rows[field], kind="stable").astype("<i8")
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix="partial-", delete=False) as file:
+                file.write(order.tobytes())
+            os.replace(file.name, path)
+        return _map(path, np.dtype("<i8"))
 
     def note(self, row: np.void) -> str:
         """The string stored with a row: a sample's key, or why there is none."""
@@ -99,7 +112,7 @@ def build_index(
         rows = np.concatenate([np.empty(0, dtype), *(chunk.rows for chunk in chunks)])
         notes = np.frombuffer(b"".join(chunk.notes for chunk in chunks), np.uint8)
         return Index(rows, notes, tuple(len(each.rows) for each in chunks), tuple(each.whole for each in chunks))
-    layout = f"2 {dtype.descr} {scan.__module__}.{scan.__qualname__} {[(s.name, s.size, s.modified) for s in shards]}"
+    layout = f"3 {dtype.descr} {scan.__module__}.{scan.__qualname__} {[(s.name, s.size, s.modified) for s in shards]}"
     folder = cache / f"index-{hashlib.sha256(layout.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
@@ -118,7 +131,7 @@ def build_index(
             shutil.rmtree(unfinished, ignore_errors=True)
     held = np.fromfile(folder / "shards", "<i8").reshape(-1, 2)
     rows, notes = _map(folder / "rows", dtype), _map(folder / "notes", np.dtype(np.uint8))
-    return Index(rows, notes, tuple(held[:, 0].tolist()), tuple(map(bool, held[:, 1])))
+    return Index(rows, notes, tuple(held[:, 0].tolist()), tuple(map(bool, held[:, 1])), folder)
 
 
 def _scans(shards: Sequence[Shard], scan: Callable[[Path], Scan], processes: int) -> Iterator[Scan]:

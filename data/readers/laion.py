@@ -152,8 +152,8 @@ def scan_tar(path: Path) -> Scan:
     samples: list[tuple[str, Members]] = []
     seen: dict[str, set[str]] = {}
     dotted: dict[tuple[str, str], set[str]] = {}  # (key by the first dot, name before the last one) -> kinds
-    members, broken_key, whole = read_headers(path)
-    for key, suffix, start, size in members:
+    headers = read_headers(path)
+    for key, suffix, start, size in headers.members:
         rest, _, last_suffix = suffix.rpartition(".")
         if rest:
             dotted.setdefault((key, rest), set()).add(_KINDS.get(last_suffix, ""))
@@ -168,9 +168,11 @@ def scan_tar(path: Path) -> Scan:
             samples.append((key, last := {}))
         last[suffix] = (start, size)
         seen.setdefault(key, set()).add(suffix)
-    cut = None if whole else _partial_sample(samples, broken_key)
     with_image = {key for key, last in samples if "image" in _kinds(last)}
     lost = [f"{key}.{rest}" for (key, rest), kinds in dotted.items() if _is_sample(kinds, key in with_image)]
+    # A sample whose picture could not be downloaded may lie there as its .json, and is declared by nobody.
+    pictures = sum("image" in _kinds(last) for _, last in samples) + len(lost)
+    cut = None if headers.whole(path, pictures) else _partial_sample(samples, headers.broken_key)
     return _scan(samples, lost, cut)
 
 

@@ -28,14 +28,16 @@ _ROW = np.dtype([*NOTE_FIELDS, ("name", np.uint64), ("address", np.uint64), ("st
 
 
 class ImageLayout(NamedTuple):
-    """How the images lie, which share of the probed ones was found there, and what finds one.
+    """How the images lie, which share of the probed ones was found there, what finds one, and which are there.
 
     locate: (number of the shard, entry of image_info) to what reads the bytes.
+    state: another text after images were added or taken away; folders inside those of the layout are not looked at.
     """
 
     name: str
     hit_rate: float
     locate: Callable[[int, Mapping[str, Any]], Callable[[], bytes]]
+    state: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,19 @@ class LooseImages:
         """As in `ImageLayout`."""
         return FileBytes(self.folders[shard], entry["image_name"])
 
+    def state(self) -> str:
+        """As in `ImageLayout`."""
+        return str([path.stat().st_mtime_ns for path in dict.fromkeys(self.folders) if path.is_dir()])
+
 
 class TarImages:
     """Images in tars by their name, or by the address that img2dataset wrote beside them."""
 
     def __init__(self, folder: Path, tars: Sequence[Path], cache: Path | None, processes: int) -> None:
         self._shards: tuple[Shard, ...] = list_shards(folder, tars)
-        self._rows = build_index(self._shards, _ROW, scan_images, cache, processes).rows
-        self._order = {by: np.argsort(self._rows[by], kind="stable") for by in ("name", "address")}
+        index = build_index(self._shards, _ROW, scan_images, cache, processes)
+        self._rows = index.rows
+        self._order = {by: index.order(by) for by in ("name", "address")}
 
     def find(self, by: Literal["name", "address"], text: str) -> SpanBytes | None:
         """What reads the image whose "name" or "address" that is; None where no tar holds it."""
@@ -79,6 +86,10 @@ class TarImages:
             return None
         row = self._rows[order[at]]
         return SpanBytes(self._shards[row["shard"]].path, int(row["start"]), int(row["size"]))
+
+    def state(self) -> str:
+        """As in `ImageLayout`."""
+        return str([(shard.name, shard.size, shard.modified) for shard in self._shards])
 
     def by_name(self, _: int, entry: Mapping[str, Any]) -> Callable[[], bytes]:
         """As `locate` in `ImageLayout`, by image_name."""
@@ -92,7 +103,7 @@ class TarImages:
 
 def scan_images(path: Path) -> Scan:
     """Index the pictures of one tar; a damaged one as far as it can be read."""
-    members, _, _ = read_headers(path)
+    members = read_headers(path).members
     urls: dict[str, str] = {}
     for member in members:
         if member.suffix == "json" and member.size <= MAX_RECORD:
@@ -152,14 +163,15 @@ def find_images(
     }
     layouts = []
     for name, held in folders.items():
-        found = _share((held[shard] / entry["image_name"]).is_file() for shard, entry in entries)
-        layouts.append(ImageLayout(name, found, LooseImages(held).locate))
+        loose = LooseImages(held)
+        found = _share(loose.locate(shard, entry).is_there() for shard, entry in entries)
+        layouts.append(ImageLayout(name, found, loose.locate, loose.state))
     best = max(layouts, key=lambda layout: layout.hit_rate)  # the first of equals
     if best.hit_rate < MIN_HIT_RATE and (tars := tar_paths(images)):
         packed = TarImages(images, tars, cache, processes)
         for name, locate in (("tars, by name", packed.by_name), ("tars, by address", packed.by_url)):
             found = _share(isinstance(locate(shard, entry), SpanBytes) for shard, entry in entries)
-            layouts.append(ImageLayout(name, found, locate))
+            layouts.append(ImageLayout(name, found, locate, packed.state))
         best = max(layouts, key=lambda layout: layout.hit_rate)
     if entries and best.hit_rate < MIN_HIT_RATE:
         shard, entry = entries[0]

@@ -120,12 +120,13 @@ class Mmc4TarCorpus:
 
 def scan_documents(path: Path) -> Scan:
     """Index the .json members of one tar; a cut or damaged tar ends with a row of size -1."""
-    members, _, whole = read_headers(path)
+    headers = read_headers(path)
     found = [
         (member.key.encode("utf-8", "replace"), member.start, member.size)
-        for member in members
+        for member in headers.members
         if _is_json(member.suffix)
     ]
+    whole = headers.whole(path, len(found))
     if not whole:
         found.append((b"end", 0, -1))
     rows = np.zeros(len(found), _ROW)
@@ -141,8 +142,7 @@ def _is_json(suffix: str) -> bool:
 
 def holds_documents(path: Path) -> bool:
     """Whether a tar holds such documents: one of its first members is a .json with a text_list, and none a picture."""
-    members, _, _ = read_headers(path, PEEKED)
-    for member in members:
+    for member in read_headers(path, PEEKED).members:
         if _is_json(member.suffix) and member.size <= MAX_RECORD:
             try:
                 return isinstance(_record(path, member.start, member.size).get("text_list"), list)

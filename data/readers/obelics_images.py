@@ -82,6 +82,17 @@ class _Later:
         return (self.images.find(self.url) or Absent(self.url))()
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """Images in tars."""
+
+    images: TarImages
+
+    def __call__(self, url: str) -> SpanBytes | Absent:
+        """As `Locate`."""
+        return self.images.find("address", url) or Absent(url)
+
+
 def find_images(images: Path, urls: Sequence[str], cache: Path | None, processes: int) -> Place:
     """The way in which most of the probed images lie.
 
@@ -99,12 +110,8 @@ def find_images(images: Path, urls: Sequence[str], cache: Path | None, processes
         named = NamedImages(images, name)
         places.append(Place(name, _share([named.find(url) is not None for url in urls]), named))
     if max(place.hit_rate for place in places) < MIN_HIT_RATE and (tars := tar_paths(images)):
-        packed = TarImages(images, tars, cache, processes)
-
-        def locate(url: str) -> SpanBytes | Absent:
-            return packed.find("address", url) or Absent(url)
-
-        places.append(Place("tars, by address", _share([isinstance(locate(url), SpanBytes) for url in urls]), locate))
+        packed = _Packed(TarImages(images, tars, cache, processes))
+        places.append(Place("tars, by address", _share([isinstance(packed(url), SpanBytes) for url in urls]), packed))
     best = max(places, key=lambda place: place.hit_rate)  # the first of equals
     if urls and best.hit_rate < MIN_HIT_RATE:
         raise CorpusError(

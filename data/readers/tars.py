@@ -10,6 +10,11 @@ from data.readers.index import Shard
 from data.readers.zips import beside
 
 
+# Zeros at the end of a tar: two blocks, then what fills the last record; some programs have larger records.
+USUAL_PADDING = tarfile.RECORDSIZE + tarfile.BLOCKSIZE
+MAX_PADDING = 1 << 20
+
+
 class Member(NamedTuple):
     """A regular file in a tar."""
 
@@ -19,8 +24,29 @@ class Member(NamedTuple):
     size: int
 
 
-def read_headers(path: Path, most: int | None = None) -> tuple[list[Member], str | None, bool]:
-    """Each whole regular member, or the first so many; the key of a cut member; is the archive whole?"""
+class Headers(NamedTuple):
+    """What the headers of a tar say."""
+
+    members: list[Member]  # whole ones
+    broken_key: str | None = None  # of a member that is cut
+    padding: int | None = None  # zeros with which the archive ends; None: it does not end as it should
+
+    def whole(self, path: Path, held: int) -> bool:
+        """Whether nothing is lost of that tar, in which `held` samples can be seen.
+
+        A tail that became zeros looks like an end. It is told by its length, or, where it is longer than what is
+        written behind every tar, by a file beside it that says there were more: a shorter one may have been filtered.
+        """
+        if self.padding is None or self.padding > MAX_PADDING:
+            return False
+        if self.members and self.padding <= USUAL_PADDING:
+            return True
+        said = declared_size(path)
+        return bool(self.members) if said is None else held >= said
+
+
+def read_headers(path: Path, most: int | None = None) -> Headers:
+    """Each whole regular member, or the first so many."""
     members: list[Member] = []
     end = path.stat().st_size
     try:
@@ -28,27 +54,30 @@ def read_headers(path: Path, most: int | None = None) -> tuple[list[Member], str
             while len(members) != most and (info := tar.next()) is not None:
                 key, suffix = split_name(info.name)
                 if info.size < 0 or info.offset_data + info.size > end:
-                    return members, key, False
+                    return Headers(members, key)
                 if key and info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
                     members.append(Member(key, suffix, info.offset_data, info.size))
-            return members, None, len(members) == most or _ends(file, tar.offset)
+            return Headers(members, None, None if len(members) == most else _padding(file, tar.offset))
     except (FileNotFoundError, PermissionError):
         raise
     except (tarfile.TarError, OSError, ValueError, EOFError):  # what tarfile raises on damaged archives
-        return members, None, False
+        return Headers(members)
 
 
-def _ends(file: BinaryIO, offset: int) -> bool:
-    """Whether an archive ends there. tarfile stops silently at a damaged header, and at one that became zeros."""
+def _padding(file: BinaryIO, offset: int) -> int | None:
+    """The zeros from there to the end, None where there is anything else; not counted beyond MAX_PADDING.
+
+    tarfile stops silently at a damaged header, and at one that became zeros.
+    """
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
-    if block != bytes(tarfile.BLOCKSIZE):
-        return False
-    while block:
+    zeros = 0
+    while block and zeros <= MAX_PADDING:
         if block.count(0) != len(block):
-            return False
+            return None
+        zeros += len(block)
         block = file.read(1 << 16)
-    return True
+    return zeros if zeros >= tarfile.BLOCKSIZE else None
 
 
 def tar_paths(folder: Path) -> list[Path]:

@@ -267,6 +267,59 @@ def test_a_header_that_became_zeros_is_no_end(tmp_path):
     assert bad.lost == 4
 
 
+def zeroed(path, share):
+    """The tar with everything behind that share of its samples overwritten by zeros, its size as before."""
+    size = path.stat().st_size
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+    os.truncate(path, members[int(len(members) * share)].offset)
+    os.truncate(path, size)
+    return path
+
+
+def declared(folder, number, **said):
+    (folder / f"{number:05d}_stats.json").write_text(json.dumps(said))
+    return tar(folder / f"{number:05d}.tar", pairs([f"{n:04d}" for n in range(40)]))
+
+
+def test_tars_whose_tail_or_whole_became_zeros_count_for_what_they_held(tmp_path):
+    declared(tmp_path, 0, successes=40)
+    zeroed(declared(tmp_path, 1, successes=40), 0.5)
+    zeroed(declared(tmp_path, 2, successes=40), 0)
+    corpus = open_corpus(tmp_path)
+    assert [(bad.cause, bad.lost) for bad in corpus.lost_shards()] == [(Cause.BAD_TAR, 20), (Cause.BAD_TAR, 40)]
+    with pytest.raises(CorpusError, match="about 50% of what is wanted is broken"):
+        check_corpus(corpus, corpus.lost_shards(), PAIRS, 0.1)
+
+
+def test_more_zeros_than_any_program_writes_are_no_end(tmp_path):
+    path = tar(tmp_path / "0.tar", pairs(["a", "b"]))
+    size = path.stat().st_size
+    os.truncate(path, size + (1 << 19))  # a large record
+    assert len(open_corpus(tmp_path)) == 2 and not open_corpus(tmp_path).lost_shards()
+    os.truncate(path, size + (1 << 21))
+    assert [bad.cause for bad in open_corpus(tmp_path).lost_shards()] == [Cause.BAD_TAR]
+
+
+@pytest.mark.parametrize(("said", "lost"), [({"successes": 50}, [50]), ({}, [40]), ({"successes": 0}, [])])
+def test_a_tar_without_a_member_is_lost_unless_it_is_said_to_be_empty(tmp_path, said, lost):
+    declared(tmp_path, 0)
+    declared(tmp_path, 1, **said)
+    tar(tmp_path / "00001.tar", {})
+    corpus = open_corpus(tmp_path)
+    assert [bad.lost for bad in corpus.lost_shards()] == lost and len(corpus) == 40 + len(lost)
+
+
+def test_a_tar_that_was_filtered_or_names_what_could_not_be_downloaded_is_whole(tmp_path):
+    failed = {f"9{n:03d}.json": b"{}" for n in range(10)}
+    (tmp_path / "00000_stats.json").write_text('{"successes": 90}')
+    tar(tmp_path / "00000.tar", pairs(["a", "b"]))
+    (tmp_path / "00001_stats.json").write_text('{"successes": 2}')
+    path = tar(tmp_path / "00001.tar", pairs(["a", "b"]) | failed)
+    os.truncate(path, path.stat().st_size + 30_000)
+    assert not open_corpus(tmp_path).lost_shards()
+
+
 # --- keys with dots
 
 

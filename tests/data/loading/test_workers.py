@@ -12,12 +12,15 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from tar_helpers import write_shards
 from torch import distributed as dist
 from torch import multiprocessing as mp
@@ -26,12 +29,14 @@ from data.batch import Batch, Layout
 from data.corpora import open_corpus
 from data.document import Corpus
 from data.errors import CorpusError
+from data.files import SpanBytes
 from data.images import ImageTransform
 from data.loading import entries
 from data.loading import loader as loading
 from data.loading.loader import Loader
 from data.loading.readers import ReaderDied
 from data.loading.select import Rules
+from data.obelics import SCHEMA
 from data.readers import laion
 from data.seeds import generator
 from data.tokenizer import Tokenizer
@@ -73,6 +78,17 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """70 pairs in 7 tars."""
     folder = tmp_path_factory.mktemp("pairs")
     write_shards([(f"{i:04d}", {"png": picture(i), "txt": f"plant {i}".encode()}) for i in range(70)], folder, 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tarred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 documents of OBELICS, their pictures in tars."""
+    folder, address = tmp_path_factory.mktemp("tarred"), "http://a.invalid/{}.png".format
+    rows = [{"images": [None, address(n)], "texts": [f"plant {n}", None]} for n in range(30)]
+    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "train-00000-of-00001.parquet")
+    beside = [json.dumps({"url": address(n)}).encode() for n in range(30)]
+    write_shards([(f"{n:04d}", {"png": picture(n), "json": beside[n]}) for n in range(30)], folder / "images", 10)
     return folder
 
 
@@ -145,6 +161,23 @@ def test_any_number_of_readers_gives_the_same_batches_and_counts(
     assert not readers_of(os.getpid())
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_readers_find_the_pictures_of_obelics_in_tars(tarred: Path, tmp_path: Path, cached: bool) -> None:
+    def batches(workers: int) -> list[tuple[object, ...]]:
+        corpus = open_corpus(tarred, cache=tmp_path if cached else None)
+        loader = load(corpus, rules=Rules(sim_threshold=None), total_images=60, workers=workers)
+        return [held(batch) for batch in loader.batches()]
+
+    assert batches(1) == batches(0)
+
+
+def test_readers_get_an_index_that_is_kept_by_the_name_of_its_files(tarred: Path, tmp_path: Path) -> None:
+    place = open_corpus(tarred, cache=tmp_path).place  # type: ignore[union-attr]
+    sent = bytes(ForkingPickler.dumps(place))
+    assert sent.count(b"order-") == 2 and len(sent) < 4000
+    assert isinstance(ForkingPickler.loads(sent).locate("http://a.invalid/7.png"), SpanBytes)
+
+
 def resumed(folder: Path, steps: list[int], workers: list[int]) -> None:
     """Stop after each of those steps, while readers are ahead, and continue with so many: equal to one run."""
     whole = load(folder)
@@ -182,6 +215,7 @@ from data.corpora import open_corpus
 from data.images import ImageTransform
 from data.loading.loader import Loader
 from data.loading.select import Rules
+from data.obelics import SCHEMA
 from data.readers import laion
 from data.tokenizer import Tokenizer
 

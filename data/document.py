@@ -37,6 +37,18 @@ class Cause(StrEnum):
     TOO_SHORT = "too_short"
 
 
+LABELS = range(-(2**63), 2**63)  # what a batch can hold of a class
+
+
+def encodable(text: str) -> bool:
+    """Whether a text has bytes: JSON can escape lone surrogates, which no tokenizer and no file name takes."""
+    try:
+        text.encode()
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
 @dataclass(frozen=True)
 class ImageRef:
     """An image nobody has decoded yet. Readers make `read` cheap to hold: a closure over (file, offset, size)."""

@@ -39,6 +39,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # What Pillow's decoders raise on hostile or broken files; anything else is a programming error and passes through.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, LookupError, struct.error, zlib.error)
 Resize = Literal["shortest", "squash"]
+MIDDLE = 6  # short sides of a strip that its middle square is made of: bicubic reads two pixels beyond it
 _SAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -172,6 +173,9 @@ class ImageTransform:
         if self.resize == "squash":
             return np.asarray(image.resize((self.size, self.size), _SAMPLING[self.interpolation]))
         short = min(width, height)
+        if self.size * max(width, height) / short > MAX_PIXELS / self.size:
+            image = _middle(image, MIDDLE * short)
+            width, height = image.size
         if short != self.size:
             width, height = (self.size if side == short else int(self.size * side / short) for side in (width, height))
             image = image.resize((width, height), _SAMPLING[self.interpolation])
@@ -204,6 +208,14 @@ class Centred(ImageTransform):
     def train(self, image: Image.Image, rng: np.random.Generator, divided: int = 1) -> UInt8[np.ndarray, "s s 3"]:
         """The evaluation's crop; nothing is drawn."""
         return self.eval(image)
+
+
+def _middle(image: Image.Image, most: int) -> Image.Image:
+    """The middle of a strip: what its crop is made of. As a whole it would take gigabytes once its short side fits."""
+    # Of an odd side an odd number, or the middle would move by half a pixel.
+    width, height = (side if side <= most else most + (side - most) % 2 for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -12,9 +12,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from os.path import isfile  # unlike a Path's, False for what no file can be called
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data.document import encodable
 from data.errors import CorpusError
 
 MARKER = "<image>"
@@ -74,7 +76,7 @@ def read_conversations(path: Path, images: Path) -> Iterator[Conversation | Flaw
         raise CorpusError(f"{path} holds {type(records).__name__}, expected a list of LLaVA's records")
     for number, record in enumerate(records):
         found = _conversation(record, number)
-        if isinstance(found, Conversation) and found.image is not None and not (images / found.image).is_file():
+        if isinstance(found, Conversation) and found.image is not None and not isfile(images / found.image):
             found = Flawed(found.item_id, Flaw.MISSING_IMAGE, f"there is no {images / found.image}")
         yield found
 
@@ -93,6 +95,9 @@ def _conversation(record: Any, number: int) -> Conversation | Flawed:
         return flawed(Flaw.SCHEMA, f"{type(error).__name__}: {error}")
     if not all(isinstance(text, str) for _, text in turns) or not (image is None or isinstance(image, str)):
         return flawed(Flaw.SCHEMA, "a turn or the name of the picture is no text")
+    if not all(map(encodable, (item_id, image or "", *(text for _, text in turns)))):
+        item_id = ascii(item_id)
+        return flawed(Flaw.SCHEMA, "its id, a turn or the name of the picture holds half a character")
     if turns and turns[0][0] == "gpt":
         turns = turns[1:]
     speakers = [speaker for speaker, _ in turns]

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os.path import isfile  # unlike a Path's, False for what no file can be called
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -98,7 +99,7 @@ def blip(json_path: Path, folder: Path, name: str) -> Split:
         raise CorpusError(f"{json_path} lists no images")
     short = [each.partition("/")[2] or each for each in names]
     places = [(folder / "images", names), (folder, names), (folder / "images", short), (folder, short)]
-    root, ids = next(((root, ids) for root, ids in places if (root / ids[0]).is_file()), places[0])
+    root, ids = next(((root, ids) for root, ids in places if isfile(root / ids[0])), places[0])
     return file_split(name, root, ids, captions=[tuple(captions[each]) for each in names])
 
 

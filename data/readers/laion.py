@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.document import Bad, Cause, ImageRef, RawDocument
+from data.document import LABELS, Bad, Cause, ImageRef, RawDocument
 from data.errors import CorpusError
 from data.files import SpanBytes, read_span
 from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
@@ -135,6 +135,8 @@ class LaionCorpus:
             number = int(label) if label is not None else None
         except ValueError:
             return Bad(doc_id, Cause.SCHEMA, f".cls holds {(label or b'')[:20]!r}, not an integer")
+        if number is not None and number not in LABELS:
+            return Bad(doc_id, Cause.SCHEMA, f".cls holds {(label or b'')[:20]!r}, more than an integer of 64 bits")
         return RawDocument(doc_id, (caption.strip(),), (ImageRef(image, image_name, number),), (0,), (None,), meta=meta)
 
 

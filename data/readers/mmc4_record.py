@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from data.document import Bad, Cause, ImageRef, RawDocument
+from data.document import LABELS, Bad, Cause, ImageRef, RawDocument, encodable
 from data.readers.zips import Unusable
 
 # From an entry of image_info, its name checked, to what reads the bytes.
@@ -59,7 +59,7 @@ def read_document(doc_id: str, record: Mapping[str, Any], locate: Locate) -> Raw
         else None,
     }
     anchors = tuple(entries[number]["matched_text_index"] for number in kept)
-    scores = tuple(_score(entries[number].get("matched_sim")) for number in kept)
+    scores = tuple(finite(entries[number].get("matched_sim")) for number in kept)
     return RawDocument(doc_id, tuple(texts), tuple(images), anchors, scores, meta=meta, removed=tuple(removed))
 
 
@@ -70,6 +70,8 @@ def image_name(entry: Any) -> str:
     name = entry.get("image_name")
     if not isinstance(name, str):
         raise Unusable(Cause.BAD_IMAGE_ENTRY, f"image_name is {type(name).__name__}, expected text")
+    if not encodable(name):
+        raise Unusable(Cause.BAD_IMAGE_ENTRY, f"image_name {name!r} holds half a character, which no file name does")
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or any(c in name for c in "\\:\0"):
         raise Unusable(Cause.BAD_IMAGE_ENTRY, f"image_name {name!r} does not stay inside the image folder")
@@ -83,14 +85,18 @@ def _image(entry: Any, sentences: int, locate: Locate) -> ImageRef:
         raise Unusable(
             Cause.BAD_IMAGE_ENTRY, f"matched_text_index of {name} is {anchor!r}; there are {sentences} sentences"
         )
-    if label is not None and type(label) is not int:
-        raise Unusable(Cause.BAD_IMAGE_ENTRY, f"label of {name} is {label!r}, expected an integer")
+    if label is not None and not (type(label) is int and label in LABELS):
+        raise Unusable(Cause.BAD_IMAGE_ENTRY, f"label of {name} is {label!r}, expected an integer of 64 bits")
     return ImageRef(locate(entry), name, label)
 
 
-def _score(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A similarity, or None for anything that is none: null, NaN, text. Sampling says what becomes of such an image."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:  # JSON has integers of any length
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _sentences(doc_id: str, texts: list[Any]) -> tuple[list[str], list[Bad]]:

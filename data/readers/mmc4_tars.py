@@ -98,7 +98,8 @@ class Mmc4TarCorpus:
             return cut_tar(doc_id, shard, self.shard_sizes[row["shard"]] - 1, self._index.typical)
         try:
             record = _record(shard.path, start, size)
-            number = {id(entry): at for at, entry in enumerate(record.get("image_info") or ())}
+            entries = record.get("image_info")
+            number = {id(entry): at for at, entry in enumerate(entries if isinstance(entries, list) else ())}
 
             def locate(entry: Mapping[str, Any]) -> InlineBytes:
                 return InlineBytes(shard.path, start, size, number[id(entry)], entry["image_name"])

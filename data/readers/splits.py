@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import isfile  # unlike a Path's, False for what no file can be called
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -95,7 +96,7 @@ def file_split(
         path = PurePosixPath(each)
         if path.is_absolute() or ".." in path.parts or not path.parts or any(c in each for c in "\\:\0"):
             raise CorpusError(f"{name}: image name {each!r} does not stay inside {folder}")
-        if not (folder / path).is_file():
+        if not isfile(folder / path):
             missing.append(each)
     if missing:
         raise CorpusError(

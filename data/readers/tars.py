@@ -9,7 +9,6 @@ from data.document import Bad, Cause
 from data.readers.index import Shard
 from data.readers.zips import beside
 
-
 # Zeros at the end of a tar: two blocks, then what fills the last record; some programs have larger records.
 USUAL_PADDING = tarfile.RECORDSIZE + tarfile.BLOCKSIZE
 MAX_PADDING = 1 << 20

@@ -109,6 +109,10 @@ def test_a_first_turn_of_gpt_is_left_out_and_text_alone_is_kept(read):
         (record(["<image><image>", "b"], image="there.jpg"), Flaw.MARKER),
         (record(["a", "<image>"], image="there.jpg"), Flaw.MARKER),
         (record(["<image>", "b"], image="gone.jpg"), Flaw.MISSING_IMAGE),
+        (record(["<image>", "b"], image="n" * 300 + ".jpg"), Flaw.MISSING_IMAGE),
+        (record(["a", "half \ud800"]), Flaw.SCHEMA),
+        (record(["<image>", "b"], image="\ud800.jpg"), Flaw.SCHEMA),
+        (record(["a", "b"]) | {"id": "\ud800"}, Flaw.SCHEMA),
     ],
 )
 def test_flaws(read, entry, flaw):

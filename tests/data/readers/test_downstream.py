@@ -282,6 +282,13 @@ def test_a_list_of_another_kind_is_one_clear_message(tmp_path, content):
         blip(tmp_path / "x.json", tmp_path, "coco/test")
 
 
+@pytest.mark.parametrize("name", ["n" * 300 + ".jpg", "\ud800.jpg"])
+def test_what_no_file_can_be_called_is_a_missing_image(tmp_path, name):
+    (tmp_path / "x.json").write_text(json.dumps([{"image": name, "caption": "a"}]))
+    with pytest.raises(CorpusError, match="1 of 1 images are missing"):
+        blip(tmp_path / "x.json", tmp_path, "coco/test")
+
+
 def test_without_any_list_the_message_names_those_that_are_read(tmp_path):
     with pytest.raises(CorpusError, match=r"dataset_coco\.json, coco_karpathy_test\.json and coco_test\.json"):
         captioned(tmp_path, "coco", "test")

@@ -142,6 +142,13 @@ def test_a_bad_entry_before_does_not_shift_the_images(tmp_path):
     assert open_image(document.images[0]).getpixel((0, 0)) == (0, 0, 255)
 
 
+def test_images_that_are_no_list_cost_their_document_only(tmp_path):
+    lines = [json.dumps(page([], image_info=info)).encode() for info in (5, {"a": 1}, [inline("red")])]
+    tar(tmp_path / "0.tar", {f"{number}.json": line for number, line in enumerate(lines)})
+    first, second, third = map(open_corpus(tmp_path).__getitem__, range(3))
+    assert (first.cause, second.cause) == (Cause.SCHEMA, Cause.SCHEMA) and len(third.images) == 1
+
+
 def test_a_cut_tar_of_documents_counts_what_is_gone(tmp_path):
     data = json.dumps(page([], image_info=[inline("red")])).encode()
     for number in range(3):

@@ -97,6 +97,7 @@ def test_suffixes_in_any_case_and_labels(tmp_path):
         ([*sample("k"), ("k.json", b"[1]")], Cause.SCHEMA),
         ([*sample("k"), ("k.json", b'{"a": "\xff"}')], Cause.BAD_UTF8),
         ([*sample("k"), ("k.cls", b"cat")], Cause.SCHEMA),
+        ([*sample("k"), ("k.cls", b"9" * 20)], Cause.SCHEMA),
     ],
 )
 def test_each_defect_of_a_pair_has_its_cause(tmp_path, members, cause):
@@ -415,6 +416,8 @@ def test_each_defect_of_a_document_costs_that_line_only(tmp_path, line, cause):
         entry("a.jpg", True),
         entry("a.jpg", None),
         entry("a.jpg", label="cat"),
+        entry("a.jpg", label=10**20),
+        entry("\ud800.jpg"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -432,7 +435,7 @@ def test_one_bad_image_entry_costs_that_image_and_is_counted(tmp_path, broken, f
     assert document.meta["similarity_matrix"] == [matrix[1 if first else 0]]
 
 
-@pytest.mark.parametrize("score", [None, float("nan"), float("inf"), "0.3", True, [0.3]])
+@pytest.mark.parametrize("score", [None, float("nan"), float("inf"), "0.3", True, [0.3], 10**400])
 def test_what_is_no_similarity_is_none(tmp_path, score):
     write_mmc4(tmp_path, [page(images=[entry("a.jpg", 0, score), entry("b.jpg", 1, 0.3)])])
     document = the_only(open_corpus(tmp_path))
@@ -445,6 +448,16 @@ def test_one_bad_sentence_becomes_blank_and_the_others_keep_their_numbers(tmp_pa
     document = the_only(open_corpus(tmp_path))
     assert (document.segments, document.anchors) == (("one", "", "three"), (2, 1))
     assert [bad.cause for bad in document.removed] == [Cause.BAD_SENTENCE]
+
+
+def test_a_name_longer_than_any_file_has_is_a_missing_image(tmp_path):
+    write_mmc4(tmp_path, [page(images=[entry("n" * 300 + ".jpg"), entry("a.jpg")])], place=None)
+    (tmp_path / "images" / "a.jpg").write_bytes(b"pixels")
+    long, there = the_only(open_corpus(tmp_path)).images
+    assert there.read() == b"pixels"
+    with pytest.raises(BadImage) as caught:
+        long.read()
+    assert caught.value.cause is Cause.MISSING_IMAGE
 
 
 def test_a_filtered_image_list_leaves_no_matrix_of_the_wrong_shape(tmp_path):

@@ -27,8 +27,9 @@ from data.readers.mmc4 import Mmc4Corpus
 from data.readers.mmc4_tars import Mmc4TarCorpus
 from data.readers.rematch import Rematched
 
-MATCHINGS: Mapping[Literal["published", "optimal"], Callable[[Mmc4Corpus | Mmc4TarCorpus], Corpus]] = {
-    "published": lambda corpus: corpus,
+Matching = Callable[[Mmc4Corpus | Mmc4TarCorpus, float | None], Corpus]  # of a corpus under a threshold
+MATCHINGS: Mapping[Literal["published", "optimal"], Matching] = {
+    "published": lambda corpus, _: corpus,
     "optimal": Rematched,
 }
 _READ_WITH: dict[Format, str] = {
@@ -138,7 +139,7 @@ def _export(args: argparse.Namespace) -> int:
         if not isinstance(opened, Mmc4Corpus | Mmc4TarCorpus):
             raise CorpusError(f"{args.corpus} holds no MMC4 documents but {opened.name}, which needs no pairs made")
         rules = Rules(sim_threshold=args.sim_threshold, max_images=args.max_images)
-        counts = export(MATCHINGS[args.matching](opened), args.out, rules)
+        counts = export(MATCHINGS[args.matching](opened, args.sim_threshold), args.out, rules)
     except CorpusError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

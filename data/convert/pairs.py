@@ -24,7 +24,7 @@ from data.convert.tars import add_member
 from data.document import Bad, Corpus, RawDocument
 from data.errors import BadImage, CorpusError
 from data.images import open_image
-from data.loading.select import Rules, choose_images
+from data.loading.select import Rules, choose_images, unscored
 from data.readers.mmc4_pair import Mmc4Pairs
 
 PAIRS_PER_TAR = 10_000
@@ -45,7 +45,10 @@ def export(corpus: Corpus, out: Path, rules: Rules) -> Counter[str]:
         raise CorpusError(f"{partial} is left over from an export that was killed, or one is running; delete it first")
     partial.mkdir(parents=True)
     try:
-        counts = _write(Mmc4Pairs(corpus, lambda raw: choose_images(raw, rules, SEED)), partial)
+        pairs = Mmc4Pairs(
+            corpus, lambda raw: choose_images(raw, rules, SEED), unjudged=lambda raw: unscored(raw, rules)
+        )
+        counts = _write(pairs, partial)
         if not counts["pairs"]:
             raise CorpusError(f"{corpus.name} gives no pair under a threshold of {rules.sim_threshold}: {dict(counts)}")
         os.replace(partial, out)
@@ -96,6 +99,7 @@ def _add(archive: tarfile.TarFile, key: str, suffix: str, data: bytes, pair: Raw
     about |= {"similarity": pair.scores[0], "document": pair.doc_id, "page": pair.meta["url"]}
     add_member(archive, f"{key}.{suffix}", data)
     add_member(archive, f"{key}.txt", caption.encode())
-    add_member(archive, f"{key}.json", json.dumps(about, ensure_ascii=False).encode())
+    # A page's address may hold lone surrogates, escaped in its JSON: so they are escaped again.
+    add_member(archive, f"{key}.json", json.dumps(about, ensure_ascii=False).encode("utf-8", "backslashreplace"))
     if pair.images[0].label is not None:
         add_member(archive, f"{key}.cls", str(pair.images[0].label).encode())

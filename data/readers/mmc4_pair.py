@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from tqdm import tqdm
 from data.document import Bad, Cause, Corpus, RawDocument, Sharded
 
 
+def _none(raw: RawDocument) -> tuple[Bad, ...]:
+    return ()
+
+
 class Mmc4Pairs:
     """MMC4-Pair: each selected image with its matched sentence, as one-image one-sentence documents.
 
     `select` is the rule that interleaved sampling uses (threshold, one per sentence, at most six), keyed by doc_id, so
-    that both corpora expose the same images. Documents and images that cannot be read stay in the list as their Bad.
+    that both corpora expose the same images. Documents and images that cannot be read or judged stay in the list as
+    their Bad; a document counts for as many pairs as one gives that can be read.
     """
 
     def __init__(
@@ -26,6 +32,7 @@ class Mmc4Pairs:
         select: Callable[[RawDocument], Sequence[int]],
         name: str = "mmc4-pair",
         saved: Path | None = None,
+        unjudged: Callable[[RawDocument], Sequence[Bad]] = _none,
     ) -> None:
         """One pass over the documents; only (document, image) numbers are kept.
 
@@ -34,16 +41,23 @@ class Mmc4Pairs:
             select: chooses the images of a document.
             name: prefix of messages about the pairs.
             saved: file of the numbers, for this corpus and this `select`: read where it exists, else written.
+            unjudged: images of a document on which `select` cannot decide; picklable where other processes read pairs.
         """
         self.name = name
         self._corpus = corpus
+        self._unjudged = unjudged
         if saved is not None and saved.is_file():
             self._pairs = np.load(saved, mmap_mode="r", allow_pickle=False)
         else:
-            self._pairs = np.array(list(_numbers(corpus, select)), "<i4").reshape(-1, 2)
+            # One at a time: as a list of Python's numbers they would take fifteen times as much.
+            self._pairs = np.fromiter(self._numbers(select), np.dtype(("<i4", 2)))
             if saved is not None:
                 _save(saved, self._pairs)
-        self.digest = hashlib.sha256(corpus.digest.encode() + self._pairs.tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256(corpus.digest.encode())
+        digest.update(self._pairs.reshape(-1))
+        self.digest = digest.hexdigest()[:16]
+        unread = np.count_nonzero(self._pairs[:, 1] == -1)
+        self._each = (len(self._pairs) - unread) / max(1, len(corpus) - unread)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -75,9 +89,9 @@ class Mmc4Pairs:
         document, image = self._pairs[index].tolist()
         raw = self._corpus[document]
         if isinstance(raw, Bad):
-            return raw
+            return self._in_pairs(raw)
         if image < 0:
-            return raw.removed[-2 - image]
+            return self._unread(raw)[-2 - image]
         ref, anchor = raw.images[image], raw.anchors[image]
         twins = sum(earlier.name == ref.name for earlier in raw.images[:image])
         doc_id = f"{raw.doc_id}#{ref.name}" + (f"#{twins + 1}" if twins else "")
@@ -89,13 +103,27 @@ class Mmc4Pairs:
         meta = {"url": raw.meta.get("url")}
         return RawDocument(doc_id, (text,), (ref,), (0,), (raw.scores[image],), meta=meta)
 
+    def _numbers(self, select: Callable[[RawDocument], Sequence[int]]) -> Iterator[tuple[int, int]]:
+        """(document, image) of every pair; what cannot be read is below 0: a document -1, its k-th unread -2-k."""
+        for at in tqdm(range(len(self._corpus)), unit="document", desc="pairs", disable=None, leave=False):
+            raw = self._corpus[at]
+            if isinstance(raw, Bad):
+                yield at, -1
+                continue
+            yield from ((at, image) for image in select(raw))
+            unread = enumerate(self._unread(raw))
+            yield from ((at, -2 - k) for k, bad in unread if bad.cause is not Cause.BAD_SENTENCE)
 
-def _numbers(corpus: Corpus, select: Callable[[RawDocument], Sequence[int]]) -> Iterator[tuple[int, int]]:
-    """(document, image) of every pair; what cannot be read is below 0: a document -1, its k-th removed -2-k."""
-    for at in tqdm(range(len(corpus)), unit="document", desc="pairs", disable=None, leave=False):
-        raw = corpus[at]
-        kept = [-1] if isinstance(raw, Bad) else [*select(raw), *_unread_images(raw)]
-        yield from ((at, image) for image in kept)
+    def _unread(self, raw: RawDocument) -> tuple[Bad, ...]:
+        return (*raw.removed, *self._unjudged(raw))
+
+    def _in_pairs(self, bad: Bad) -> Bad:
+        """A lost document at what it would have given: other losses, and all that is used, are counted in pairs."""
+        lost = max(1, round(bad.lost * self._each))
+        if lost == bad.lost:
+            return bad
+        estimate = f"about {lost} pairs are lost, as other documents give {self._each:.2g} each"
+        return replace(bad, lost=lost, message=f"{bad.message}; {estimate}")
 
 
 def _save(path: Path, pairs: np.ndarray) -> None:
@@ -104,7 +132,3 @@ def _save(path: Path, pairs: np.ndarray) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         np.save(file, pairs, allow_pickle=False)
     os.replace(file.name, path)
-
-
-def _unread_images(raw: RawDocument) -> list[int]:
-    return [-2 - k for k, bad in enumerate(raw.removed) if bad.cause is not Cause.BAD_SENTENCE]

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from data.document import Bad, RawDocument
+from data.document import Bad, Cause, RawDocument
 from data.files import is_there
 from data.readers.mmc4 import Mmc4Corpus
+from data.readers.mmc4_record import finite
 from data.readers.mmc4_tars import Mmc4TarCorpus
 
 WORST = -1.0  # a cosine is no less; stands for what is no number
@@ -27,8 +28,10 @@ WORST = -1.0  # a cosine is no less; stands for what is no number
 class Rematched:
     """Documents with their images matched again; a document without a matrix keeps what was published."""
 
-    def __init__(self, corpus: Mmc4Corpus | Mmc4TarCorpus) -> None:
+    def __init__(self, corpus: Mmc4Corpus | Mmc4TarCorpus, wanted: float | None = None) -> None:
+        """wanted: similarity from which an image that is gone counts as missing; None: each does."""
         self.name = corpus.name
+        self.wanted = wanted
         self.digest = hashlib.sha256(f"{corpus.digest} rematched".encode()).hexdigest()[:16]
         self._corpus = corpus
 
@@ -42,9 +45,21 @@ class Rematched:
             return raw
         here = np.array([is_there(image.read) for image in raw.images])
         similarity = _numbers(raw.meta["similarity_matrix"], raw.segments)
-        anchors = match(similarity, here)
+        gone = [_gone(raw, at) for at in np.flatnonzero(~here) if self._wants(similarity[at])]
+        return self._matched(_among(raw, np.flatnonzero(here).tolist(), gone), similarity[here])
+
+    def _wants(self, similarities: NDArray[np.float64]) -> bool:
+        return self.wanted is None or bool(similarities.max() >= self.wanted)
+
+    def _matched(self, raw: RawDocument, similarity: NDArray[np.float64]) -> RawDocument:
+        anchors = match(similarity)
         scores = tuple(float(row[anchor]) for row, anchor in zip(similarity, anchors, strict=True))
         return replace(raw, anchors=anchors, scores=scores)
+
+    @property
+    def images(self) -> str:
+        """Another text after images were added or taken away: what was matched without them no longer holds."""
+        return self._corpus.layout.state() if isinstance(self._corpus, Mmc4Corpus) else ""
 
     @property
     def shard_sizes(self) -> Sequence[int]:
@@ -57,16 +72,31 @@ class Rematched:
         return self._corpus.window
 
 
-def match(similarity: NDArray[np.float64], here: NDArray[np.bool_]) -> tuple[int, ...]:
-    """For each image the number of its sentence: one to one among those that are there, with the largest sum.
+def match(similarity: NDArray[np.float64]) -> tuple[int, ...]:
+    """For each image the number of its sentence: one to one, with the largest sum.
 
-    similarity: [images, sentences]; here: [images].
+    similarity: [images, sentences].
     """
     anchors = similarity.argmax(axis=1)
-    rows = np.flatnonzero(here)
-    chosen, sentences = linear_sum_assignment(similarity[rows], maximize=True)
-    anchors[rows[chosen]] = sentences
+    chosen, sentences = linear_sum_assignment(similarity, maximize=True)
+    anchors[chosen] = sentences
     return tuple(anchors.tolist())
+
+
+def _gone(raw: RawDocument, at: int) -> Bad:
+    return Bad(raw.doc_id, Cause.MISSING_IMAGE, f"{raw.images[at].name} is not there, so others are matched")
+
+
+def _among(raw: RawDocument, here: Sequence[int], gone: Sequence[Bad]) -> RawDocument:
+    """The document with these of its images. The others would compete for sentences, and win some of them."""
+    if len(here) == len(raw.images):
+        return raw
+    meta = {**raw.meta}
+    for name in ("dom_order", "similarity_matrix"):
+        if meta[name] is not None:
+            meta[name] = type(meta[name])(meta[name][at] for at in here)
+    images, anchors, scores = (tuple(each[at] for at in here) for each in (raw.images, raw.anchors, raw.scores))
+    return replace(raw, images=images, anchors=anchors, scores=scores, meta=meta, removed=(*raw.removed, *gone))
 
 
 def _numbers(matrix: Sequence[Sequence[Any]], segments: Sequence[str]) -> NDArray[np.float64]:
@@ -74,6 +104,7 @@ def _numbers(matrix: Sequence[Sequence[Any]], segments: Sequence[str]) -> NDArra
     found = np.full((len(matrix), len(segments)), WORST)
     for row, values in enumerate(matrix):
         for column, value in enumerate(values):
-            if type(value) in (int, float) and segments[column].strip():
-                found[row, column] = value
-    return np.where(np.isfinite(found), np.clip(found, WORST, 1.0), WORST)
+            number = finite(value) if segments[column].strip() else None
+            if number is not None:
+                found[row, column] = number
+    return np.clip(found, WORST, 1.0)

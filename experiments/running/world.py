@@ -7,6 +7,7 @@ embedded corpus comes in by the same door as a user's own.
 import hashlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from data.loading.held_out import SHARE, Rest, Subset, split
 from data.loading.loader import Loader
 from data.loading.mixture import Mixture
 from data.loading.readable import count_pairs, training_classes, training_pairs
-from data.loading.select import PairOrder, Rules, choose_images
+from data.loading.select import PairOrder, Rules, choose_images, unscored
 from data.loading.windows import Filling
 from data.readers import downstream
 from data.readers.imagenet import IMAGENET_VAL, imagenet
@@ -62,7 +63,7 @@ def open_part(place: Place, spec: CorpusSpec, part: Part, seed: int) -> tuple[Co
     field = part.field(place.data)
     opened: FolderCorpus | Rematched = open_source(place, field)
     if part.matching == "optimal" and isinstance(opened, Mmc4Corpus | Mmc4TarCorpus):
-        opened = Rematched(opened)
+        opened = Rematched(opened, spec.sim_threshold)
     pairs, mixed = part.entries == "pairs", spec.text_len is not None and spec.seq_len is not None
     rules = Rules(
         sim_threshold=spec.sim_threshold if part.source == "mmc4" else None,
@@ -75,13 +76,13 @@ def open_part(place: Place, spec: CorpusSpec, part: Part, seed: int) -> tuple[Co
     if pairs and not isinstance(opened, LaionCorpus):
         # Images are chosen exactly as for documents, so that paired and interleaved rows share one pool of images.
         documents = replace(rules, text_len=None)
-        key = (getattr(place.data, field), opened.digest, documents, seed)
-        rule = hashlib.sha256(f"{opened.digest} {documents} {seed}".encode()).hexdigest()[:16]
+        there = opened.images if isinstance(opened, Rematched) else ""  # what is published holds whatever is there
+        key = (getattr(place.data, field), opened.digest, there, documents, seed)
+        rule = hashlib.sha256(f"2 {opened.digest} {documents} {seed}{there}".encode()).hexdigest()[:16]
         saved = place.shared / "indexes" / f"pairs-{rule}.npy"
-        return _kept(
-            key, lambda: Mmc4Pairs(opened, lambda raw: choose_images(raw, documents, seed), saved=saved)
-        ), rules
-    return _kept((getattr(place.data, field), opened.digest), lambda: opened), rules
+        choose, unjudged = partial(choose_images, rules=documents, seed=seed), partial(unscored, rules=documents)
+        return _kept(key, lambda: Mmc4Pairs(opened, choose, saved=saved, unjudged=unjudged)), rules
+    return _kept((getattr(place.data, field), opened.digest, rules.sim_threshold), lambda: opened), rules
 
 
 KEPT = 4  # corpora that stay open in a process

@@ -2,14 +2,22 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from plan_helpers import TINY
 
 from data.convert.__main__ import main
 from data.corpora import open_corpus
+from data.document import Bad, Cause
+from data.loading.select import Rules, choose_images
 from data.readers.rematch import Rematched, match
+from experiments.configuration.corpora import CORPORA
+from experiments.configuration.place import Place
+from experiments.planning.specs import CorpusSpec
+from experiments.running.world import open_part
 
 
 def write(folder, matrix, texts, there, sims=None):
@@ -31,7 +39,7 @@ def test_no_other_matching_has_a_larger_sum(shape):
     images, sentences = shape
     for _ in range(20):
         similarity = rng.uniform(-1, 1, shape)
-        anchors = match(similarity, np.ones(images, bool))
+        anchors = match(similarity)
         if images <= sentences:
             best = max(
                 sum(similarity[image, sentence] for image, sentence in enumerate(order))
@@ -50,13 +58,55 @@ def test_an_image_that_is_gone_holds_no_sentence(tmp_path):
     both = Rematched(write(tmp_path / "both", matrix, ["one", "two"], there=[0, 1]))[0]
     assert (both.anchors, both.scores) == ((0, 1), (0.9, 0.2))
     one = Rematched(write(tmp_path / "one", matrix, ["one", "two"], there=[1]))[0]
-    assert one.anchors[1] == 0 and one.scores[1] == 0.8
+    assert (one.anchors, one.scores, [image.name for image in one.images]) == ((0,), (0.8,), ["1.png"])
+    assert one.meta["similarity_matrix"] == [[0.8, 0.2]]
+
+
+def test_what_is_gone_takes_the_place_of_nothing_that_is_there_and_is_counted(tmp_path):
+    matrix = [[0.9, 0.1], [0.8, 0.3]]
+    for number in range(20):  # which of two images of a sentence is chosen depends on the document
+        corpus = Rematched(write(tmp_path / str(number), matrix, ["one", "two"], there=[1]))
+        raw = replace(corpus[0], doc_id=f"mmc4/0/{number}")
+        assert [raw.images[at].name for at in choose_images(raw, Rules(), 0)] == ["1.png"]
+        assert [(bad.cause, "0.png" in bad.message) for bad in raw.removed] == [(Cause.MISSING_IMAGE, True)]
+
+
+@pytest.mark.parametrize(("wanted", "counted"), [(None, 2), (0.24, 1), (0.95, 0)])
+def test_of_images_that_are_gone_those_count_that_the_rules_want(tmp_path, wanted, counted):
+    corpus = write(tmp_path, [[0.9, 0.1], [0.8, 0.3], [0.1, 0.2]], ["one", "two"], there=[1])
+    assert len(Rematched(corpus, wanted)[0].removed) == counted
+
+
+def test_pairs_are_found_anew_when_more_images_are_there(tmp_path):
+    place = Place(runs=tmp_path, data=replace(TINY.config.data, mmc4=tmp_path / "mmc4"))
+    spec = CorpusSpec(
+        name="mmc4-pair", tokenizer="opt", text_len=80, seq_len=None, sim_threshold=0.24, max_images=6
+    )  # fmt: skip
+    write(tmp_path / "mmc4", [[0.9, 0.1], [0.8, 0.5]], ["one", "two"], there=[1])
+
+    def texts(name):
+        pairs, _ = open_part(place, spec, CORPORA[name], seed=0)
+        return [pairs[at].segments for at in range(len(pairs)) if not isinstance(pairs[at], Bad)]
+
+    assert texts("mmc4-pair-rematched") == [("one",)]
+    before = {path.name for path in place.shared.rglob("pairs-*.npy")}
+    Image.new("RGB", (9, 7)).save(tmp_path / "mmc4" / "images" / "0.png")
+    assert texts("mmc4-pair-rematched") == [("one",), ("two",)]
+    assert len({path.name for path in place.shared.rglob("pairs-*.npy")} - before) == 1
 
 
 def test_blank_sentences_and_what_is_no_number_are_never_matched(tmp_path):
-    matrix = [[0.9, 0.3, None], ["x", 0.2, float("nan")]]
+    matrix = [[0.9, 0.3, None], ["x", 10**400, float("nan")]]
     found = Rematched(write(tmp_path, matrix, [" ", "two", "three"], there=[0, 1]))[0]
     assert found.anchors[0] == 1 and found.scores[0] == 0.3 and found.scores[1] == -1.0
+
+
+def test_the_address_of_a_page_that_no_text_holds_is_exported_as_it_was_escaped(tmp_path):
+    write(tmp_path / "mmc4", [[0.9]], ["one"], there=[0])
+    shard = tmp_path / "mmc4" / "docs_shard_0_v2.jsonl"
+    shard.write_text(shard.read_text().replace("http://a.invalid/", r"http://a.invalid/\ud800"))
+    assert main(["pairs", str(tmp_path / "mmc4"), str(tmp_path / "out")]) == 0
+    assert open_corpus(tmp_path / "out")[0].meta["page"] == "http://a.invalid/\ud800"
 
 
 def test_a_matrix_of_another_shape_leaves_what_was_published(tmp_path):

@@ -96,7 +96,7 @@ class Found(NamedTuple):
 
 
 def find_shards(folder: Path) -> Found:
-    """What kind of corpus lies in `folder`, told from the files in it; at most one document is read.
+    """What kind of corpus lies in `folder`, told from the files in it; of tars the first three are looked at.
 
     Raises CorpusError as `open_corpus` does.
     """
@@ -115,7 +115,10 @@ def find_shards(folder: Path) -> Found:
     if not tars:
         raise CorpusError(f"{folder} is no corpus: {_description(folder)}; {EXPECTED}")
     paths = tar_paths(folder)
-    return Found("mmc4" if holds_documents(paths[0]) else "laion", "tar", paths)
+    # One damaged or empty tar among the first must not hide what the others hold.
+    return Found(
+        "mmc4" if any(holds_documents(path) for path in paths[:3] if path.is_file()) else "laion", "tar", paths
+    )
 
 
 def detect(folder: Path) -> Format:

@@ -4,6 +4,7 @@ A document the rules do not want is no fault: it is counted apart and never a re
 left. What cannot be used is counted at its size, a lost shard for all it held.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,18 @@ from data.document import Bad, Cause
 from data.errors import CorpusError
 
 MAX_STREAK = 100  # consecutive broken documents after which the corpus is taken to be gone
+UNLIKELY = 1e-9  # chance of a longer streak where so much is broken, at random, as is borne
 WINDOW = 10_000  # documents over which the share of broken ones is watched, or one epoch of a smaller corpus
 EXAMPLES = 3  # kept per cause
 SHARDS = 512  # that are kept by name in the count of what is broken where
 NAMED = 3  # shards in a message
+
+
+def longest_streak(max_broken: float) -> float:
+    """Consecutive broken documents that are too many to be chance: MAX_STREAK, more from a share of 0.81 on."""
+    if max_broken >= 1:
+        return math.inf
+    return max(MAX_STREAK, math.log(UNLIKELY) / math.log(max_broken)) if max_broken > 0 else MAX_STREAK
 
 
 @dataclass
@@ -105,7 +114,7 @@ class Progress:
         wanted = self.lost + window - len(self.skipped) - len(self.unchosen)
         if epoch_ends and not self.used_in_epoch:
             raise self._error(corpus, f"a whole epoch of {documents} documents gave not one that can be used")
-        if self.streak >= MAX_STREAK:
+        if self.streak >= longest_streak(max_broken):
             raise self._error(corpus, f"{self.streak} consecutive documents are broken")
         if watched and self.lost > max_broken * wanted:
             share = self.lost / wanted

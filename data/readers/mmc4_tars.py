@@ -19,6 +19,7 @@ from data.document import Bad, Cause, RawDocument
 from data.errors import BadImage
 from data.files import read_span
 from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_shards, window_of
+from data.readers.laion import IMAGE_SUFFIXES
 from data.readers.mmc4_record import parse_line, read_document
 from data.readers.tars import cut_tar, read_headers
 from data.readers.zips import Unusable
@@ -143,7 +144,10 @@ def _is_json(suffix: str) -> bool:
 
 def holds_documents(path: Path) -> bool:
     """Whether a tar holds such documents: one of its first members is a .json with a text_list, and none a picture."""
-    for member in read_headers(path, PEEKED).members:
+    members = read_headers(path, PEEKED).members
+    if any(member.suffix in IMAGE_SUFFIXES for member in members):
+        return False
+    for member in members:
         if _is_json(member.suffix) and member.size <= MAX_RECORD:
             try:
                 return isinstance(_record(path, member.start, member.size).get("text_list"), list)

@@ -2,9 +2,12 @@
 
 import io
 import json
+import math
 import os
+import random
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,8 @@ from data.images import ImageTransform
 from data.loading import check
 from data.loading.check import check_corpus
 from data.loading.loader import Loader
-from data.loading.progress import Progress
-from data.loading.select import Rules, choose_images
+from data.loading.progress import Progress, longest_streak
+from data.loading.select import Rules, choose_images, unscored
 from data.readers.mmc4_pair import Mmc4Pairs
 from data.tokenizer import Tokenizer
 
@@ -163,6 +166,28 @@ def test_the_default_bears_what_downloads_of_today_lack(tmp_path):
     corpus = open_corpus(tmp_path)
     assert "missing_image" in str(looked_at(corpus))
     assert run(corpus, total_images=400).coverage["skipped"] > 100
+
+
+def test_a_share_that_is_borne_may_come_in_a_row(tmp_path):
+    stream = random.Random(3)
+    shard(tmp_path, 0, [page(n, image="gone.jpg" if stream.random() < 0.95 else "a.jpg") for n in range(900)])
+    corpus = open_corpus(tmp_path)
+    with pytest.raises(CorpusError, match="100 consecutive documents are broken"):
+        run(corpus, total_images=80, max_broken=0.5)
+    for borne in (0.97, 1.0):
+        assert run(corpus, total_images=80, max_broken=borne).coverage["skipped"] > 1000
+
+
+@pytest.mark.parametrize(("borne", "row"), [(0.0, 100), (0.5, 100), (0.8, 100), (0.95, 405), (1.0, math.inf)])
+def test_the_longest_row_grows_with_what_is_borne(borne, row):
+    assert math.isclose(longest_streak(borne), row, abs_tol=1)
+
+
+def test_a_corpus_of_empty_tars_is_said_to_be_empty(tmp_path):
+    (tmp_path / "sizes.json").write_text('{"0.tar": 0}')
+    tar(tmp_path / "0.tar", {})
+    with pytest.raises(CorpusError, match="is empty: its shards are there and hold nothing"):
+        looked_at(open_corpus(tmp_path), PAIRS)
 
 
 # --- what is lost counts at its size
@@ -409,6 +434,36 @@ def test_a_single_null_score_late_in_a_shard_costs_its_image_in_both_views(tmp_p
     loader = run(corpus, total_images=30)
     assert loader.coverage == {"documents": 30, "images": 30, "no_score": 1}
     run(Mmc4Pairs(corpus, lambda raw: choose_images(raw, Rules(), 0)), PAIRS, total_images=30)
+
+
+def test_images_without_a_score_are_counted_in_the_view_of_pairs_too(tmp_path):
+    shard(tmp_path, 0, [page(n, None if n < 6 else 0.3) for n in range(8)])
+    corpus = open_corpus(tmp_path)
+    paired = pairs_of(corpus)
+    found = [entry.cause for entry in map(paired.__getitem__, range(len(paired))) if isinstance(entry, Bad)]
+    assert found == [Cause.NO_SCORE] * 6 and len(paired) == 8
+    for view, rules in ((corpus, Rules()), (paired, PAIRS)):
+        with pytest.raises(CorpusError, match="6 of 8 documents are broken, 75%"):
+            run(view, rules, total_images=80)
+
+
+def test_lost_documents_count_in_the_view_of_pairs_at_what_others_give(tmp_path):
+    three = [{"image_name": "a.jpg", "matched_text_index": at, "matched_sim": 0.3} for at in range(3)]
+    for number in range(4):
+        lines = [{"text_list": [f"{n}{at}." for at in range(3)], "image_info": three} for n in range(30)]
+        path = shard(tmp_path, number, lines)
+        if number % 2:
+            path.write_bytes(b"junk")
+    corpus = open_corpus(tmp_path)
+    for view, rules in ((corpus, Rules()), (pairs_of(corpus), PAIRS)):
+        with pytest.raises(CorpusError, match=r"\d+ of \d+ documents are broken, 50%") as caught:
+            run(view, rules, max_broken=0.4, total_images=400)
+    assert "about 90 pairs are lost, as other documents give 3 each" in str(caught.value)
+
+
+def pairs_of(corpus):
+    choose, unjudged = partial(choose_images, rules=Rules(), seed=0), partial(unscored, rules=Rules())
+    return Mmc4Pairs(corpus, choose, unjudged=unjudged)
 
 
 def test_bad_images_are_counted_in_both_views(tmp_path):

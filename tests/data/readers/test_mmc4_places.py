@@ -178,6 +178,18 @@ def test_pairs_with_records_beside_them_are_no_documents(tmp_path):
     assert detect(tmp_path) == "laion"
 
 
+@pytest.mark.parametrize("first", ["junk", "empty"])
+def test_a_first_tar_that_is_damaged_or_empty_does_not_hide_the_documents_of_others(tmp_path, first):
+    (tmp_path / "0.tar").write_bytes(b"junk" * 999) if first == "junk" else tar(tmp_path / "0.tar", {})
+    tar(tmp_path / "1.tar", {"a.json": json.dumps(page([], image_info=[inline("red")])).encode()})
+    assert detect(tmp_path) == "mmc4" and len(open_corpus(tmp_path)[1].images) == 1
+
+
+def test_a_picture_beside_a_record_makes_a_pair_whatever_the_record_says(tmp_path):
+    tar(tmp_path / "0.tar", {"0.json": b'{"text_list": ["x"]}', "0.jpg": png("red"), "0.txt": b"words"})
+    assert detect(tmp_path) == "laion"
+
+
 @pytest.mark.parametrize("where", ["tars of images", "tars of documents", "loose"])
 def test_documents_cross_process_borders(tmp_path, where):
     if where == "tars of documents":

@@ -10,9 +10,10 @@ set holds too, steps of an epoch and how much of the rows is padding. The same a
 import argparse
 import io
 import json
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from data.audit.picture import draw
 from data.audit.report import printed, report
 from data.audit.survey import Pictures, survey
 from data.audit.windows import Windows
-from data.corpora import find_shards, open_corpus
+from data.corpora import Format, find_shards, open_corpus
 from data.document import Bad, Corpus
 from data.errors import CorpusError
 from data.loading.check import spread
@@ -29,7 +30,13 @@ from data.loading.select import Rules
 from data.tokenizer import Tokenizer
 
 VOCABULARY = 4096  # of the BPE that counts tokens where no tokenizer is given
-SIM_THRESHOLD = 0.24  # of MMC4 in the paper (A.1)
+# Options that say something of some forms of corpora only: what these are called, their forms, the default.
+ONLY: Mapping[str, tuple[str, tuple[Format, ...], float]] = {
+    "sim_threshold": ("MMC4", ("mmc4",), 0.24),  # in the paper (A.1)
+    "max_images": ("documents", ("mmc4", "obelics"), 6),
+    "seq_len": ("documents", ("mmc4", "obelics"), 2048),
+    "text_len": ("pairs", ("laion",), 80),
+}
 
 
 def _tokenizer(corpus: Corpus, source: str | None) -> Tokenizer:
@@ -40,7 +47,17 @@ def _tokenizer(corpus: Corpus, source: str | None) -> Tokenizer:
 
 
 def _threshold(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    if text == "none":
+        return None
+    if not math.isfinite(number := float(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number that similarities can be compared with")
+    return number
+
+
+def _file(text: str) -> Path:
+    if not Path(text).absolute().parent.is_dir() or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file in a folder that exists")
+    return Path(text)
 
 
 def _set(text: str) -> tuple[str, Path]:
@@ -54,6 +71,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
     return int(text)
+
+
+def _foreign(args: argparse.Namespace, form: Format) -> None:
+    """Raises ValueError for an option that says nothing of such a corpus."""
+    for name, (called, forms, _) in ONLY.items():
+        if name in args and form not in forms:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for {called}, and {args.corpus} is a corpus in the form of {form}; "
+                "leave it out"
+            )
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -73,13 +100,14 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of MMC4 shards, of tars or of OBELICS")
     top.add_argument("--shards", type=_positive, help="read only so many shards, evenly over the corpus")
-    top.add_argument(
-        "--sim-threshold", type=_threshold, default=argparse.SUPPRESS,
-        help=f"of an image to its sentence in MMC4, or none (default: {SIM_THRESHOLD})",
-    )  # fmt: skip
-    top.add_argument("--max-images", type=_positive, default=6, help="of a document")
-    top.add_argument("--seq-len", type=_positive, default=2048, help="longest row of a document in tokens")
-    top.add_argument("--text-len", type=_positive, default=80, help="longest caption of a pair in tokens")
+    for name, kind, what in (
+        ("sim_threshold", _threshold, "of an image to its sentence in MMC4, or none"),
+        ("max_images", _positive, "of a document"),
+        ("seq_len", _positive, "longest row of a document in tokens"),
+        ("text_len", _positive, "longest caption of a pair in tokens"),
+    ):
+        said = f"{what} (default: {ONLY[name][2]})"
+        top.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=said)
     top.add_argument(
         "--patches", type=_positive, default=196, help="positions of an image: 196 of ViT-B/16 at 224 pixels"
     )
@@ -88,8 +116,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--against", type=_set, action="append", default=[], metavar="NAME=FOLDER",
                      help="folder of an evaluation set's pictures")  # fmt: skip
     top.add_argument("--cache", type=Path, help="folder that keeps the index of the shards")
-    top.add_argument("--json", type=Path, help="write everything there")
-    top.add_argument("--picture", type=Path, help="write the counts there as a PNG")
+    top.add_argument("--json", type=_file, help="write everything there")
+    top.add_argument("--picture", type=_file, help="write the counts there as a PNG")
     return top
 
 
@@ -98,23 +126,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         form = find_shards(args.corpus).form
-        seq_len = args.patches + 4 + args.text_len if form == "laion" else args.seq_len
+        _foreign(args, form)
+        chosen = {name: vars(args).get(name, default) for name, (_, _, default) in ONLY.items()}
+        seq_len = args.patches + 4 + chosen["text_len"] if form == "laion" else chosen["seq_len"]
         if args.patches + 4 > seq_len:
             raise ValueError(
                 f"an image of --patches {args.patches} with its markers needs {args.patches + 4} tokens, and a row has "
                 f"--seq-len {seq_len}; raise the one or lower the other"
             )
-        if "sim_threshold" in args and form != "mmc4":
-            raise ValueError(
-                f"--sim-threshold is for MMC4, and {args.corpus} is a corpus in the form of {form}, which has no "
-                "similarities; leave it out"
-            )
         corpus = open_corpus(args.corpus, cache=args.cache, shards=args.shards)
         tokenizer = _tokenizer(corpus, args.tokenizer)
         rules = Rules(
-            sim_threshold=getattr(args, "sim_threshold", SIM_THRESHOLD) if form == "mmc4" else None,
-            max_images=args.max_images,
-            text_len=args.text_len if form == "laion" else None,
+            sim_threshold=chosen["sim_threshold"] if form == "mmc4" else None,
+            max_images=chosen["max_images"],
+            text_len=chosen["text_len"] if form == "laion" else None,
         )
         found = survey(
             corpus,

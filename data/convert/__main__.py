@@ -10,6 +10,7 @@ gets train-<k>.parquet, images/<k>.tar and manifest.json, and images stand where
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -130,7 +131,11 @@ def _add_pairs(sources: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _threshold(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    if text == "none":
+        return None
+    if not math.isfinite(number := float(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number that similarities can be compared with")
+    return number
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -34,7 +34,8 @@ def check_corpus(corpus: Corpus, lost: Sequence[Bad], rules: Rules, max_broken: 
 
     Raises:
         CorpusError: nothing is there or usable, more than max_broken is broken beyond what chance allows among the
-            documents looked at, or images are to be chosen by similarity and none has one. Names causes, examples and shards.
+            documents looked at, or images are to be chosen by similarity and none has one. Names causes, examples and
+            shards.
     """
     if not len(corpus):
         raise CorpusError(f"corpus {corpus.name!r} is empty: its shards are there and hold nothing. Download it again.")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from tar_helpers import write_shards
 
 from data.audit.__main__ import main
 from data.audit.survey import Pictures, fingerprint, packed, survey
@@ -232,3 +233,27 @@ def test_a_threshold_of_similarities_is_refused_where_there_are_none(obelics, ca
     assert main([str(obelics), "--sim-threshold", "0.3"]) == 2
     said = capsys.readouterr().err
     assert "--sim-threshold is for MMC4" in said and "in the form of obelics" in said
+
+
+@pytest.mark.parametrize("option", ["--seq-len", "--max-images", "--sim-threshold"])
+def test_what_says_nothing_of_pairs_is_refused(tmp_path, capsys, option):
+    write_shards([("0", {"png": encoded(photo(0)), "txt": b"a"})], tmp_path)
+    assert main([str(tmp_path), option, "1"]) == 2
+    assert f"{option} is for " in (said := capsys.readouterr().err) and "in the form of laion; leave it out" in said
+
+
+def test_the_length_of_captions_is_refused_where_there_are_none(corpus, obelics, capsys):
+    for folder in (corpus, obelics):
+        assert main([str(folder), "--text-len", "12"]) == 2
+        assert "--text-len is for pairs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--json", "nofolder/x.json"], ["--picture", "."], ["--sim-threshold", "nan"], ["--sim-threshold", "inf"]],
+)
+def test_what_cannot_be_written_or_compared_is_refused_before_anything_is_read(option, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["gone", *option])
+    assert caught.value.code == 2 and f"argument {option[0]}: {option[1]!r} is no" in capsys.readouterr().err

@@ -91,8 +91,8 @@ def blip(json_path: Path, folder: Path, name: str) -> Split:
     with _schema_of(json_path):
         for entry in content:
             said = entry["caption"]
-            if not isinstance(entry["image"], str):
-                raise TypeError(f"image is {entry['image']!r}")
+            if not isinstance(entry["image"], str) or not isinstance(said, str | list):
+                raise TypeError(f"image is {entry['image']!r:.60} and caption {said!r:.60}")
             captions.setdefault(entry["image"], []).extend([said] if isinstance(said, str) else said)
     names = list(captions)
     if not names:
@@ -132,12 +132,19 @@ def nocaps(json_path: Path, image_root: Path, expect: Expected | None = None) ->
     """
     content = _read_json(json_path)
     with _schema_of(json_path):
-        captions: dict[object, list[str]] = {entry["id"]: [] for entry in content["images"]}
+        times = Counter(entry["id"] for entry in content["images"])
+        if twice := [each for each, number in times.items() if number > 1]:
+            raise CorpusError(
+                f"{json_path}: {times[twice[0]]} images have the id {twice[0]!r}, and would share captions"
+            )
+        captions: dict[object, list[str]] = {each: [] for each in times}
         for annotation in content["annotations"]:
             if annotation["image_id"] not in captions:
                 raise CorpusError(f"{json_path}: a caption names image {annotation['image_id']!r}, which is not listed")
             captions[annotation["image_id"]].append(annotation["caption"])
         names = [entry["file_name"] for entry in content["images"]]
+        if strange := [name for name in names if not isinstance(name, str)]:
+            raise TypeError(f"file_name is {strange[0]!r:.60}")
         references = [tuple(captions[entry["id"]]) for entry in content["images"]]
     return checked(file_split("nocaps/val", image_root, names, captions=references), expect)
 

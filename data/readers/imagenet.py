@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 from PIL import Image
 
 from data.batch import Split
@@ -25,6 +24,8 @@ from data.readers.splits import Expected, checked, file_split, make_split, open_
 IMAGE_SUFFIXES = frozenset((".jpeg", ".jpg", ".png", ".webp"))
 IMAGENET_TRAIN = Expected(images=1_281_167, classes=1000, first_class="n01440764", last_class="n15075141")
 IMAGENET_VAL = Expected(images=50_000, classes=1000, per_class=50, first_class="n01440764", last_class="n15075141")
+
+MOST_CLASSES = 1_000_000  # of which only the numbers are known
 
 
 def imagenet(root: Path, split: str, expect: Expected | None = None, cache: Path | None = None) -> Split:
@@ -111,14 +112,28 @@ def _official_list(root: Path) -> tuple[Path, dict[str, str]] | None:
     return None
 
 
+def _numbered(labels: Sequence[int], where: Path, train: Path) -> tuple[str, ...]:
+    """The classes of which only numbers are known. Raises CorpusError for a number that no class of `train` has."""
+    most = max(labels)
+    folders = sum(path.is_dir() for path in train.iterdir()) if train.is_dir() and not _tars(train) else 0
+    if most >= (folders or MOST_CLASSES):
+        beside = f"{train} has {folders} classes, 0 to {folders - 1}" if folders else f"there are up to {MOST_CLASSES}"
+        raise CorpusError(
+            f"{where} has class numbers from {min(labels)} to {most}, but {beside}. Numbers begin at 0, in the sorted "
+            "order of the classes' names; write them so"
+        )
+    return tuple(map(str, range(most + 1)))
+
+
 def _from_list(root: Path, path: Path, listed: Mapping[str, str]) -> Split:
     names = sorted(listed)
     if all(value.isdecimal() for value in listed.values()):
         labels = [int(listed[name]) for name in names]
-        classes = tuple(map(str, range(max(labels) + 1)))
+        classes = _numbered(labels, path, root / "train")
     else:
         found = tuple(sorted(set(listed.values())))
-        classes = _class_names(root / "train") if (root / "train").is_dir() else found
+        train = root / "train"  # in tars it has numbers only, which are those of all classes in sorted order
+        classes = _class_names(train) if train.is_dir() and not _tars(train) else found
         if unknown := set(found) - set(classes):
             raise CorpusError(f"{path} names class {min(unknown)!r}, for which {root / 'train'} has no folder")
         labels = [classes.index(listed[name]) for name in names]
@@ -161,6 +176,6 @@ def _from_tars(folder: Path, tars: Sequence[Path], split: str, cache: Path | Non
         refs.append(ImageRef(span, f"{key}.{TAR_SUFFIXES[row['suffix']]}"))
     if not ids:
         raise CorpusError(f"{folder} holds {len(tars)} tars and no picture in them")
-    classes = tuple(map(str, range(int(np.max(labels)) + 1)))
+    classes = _numbered(labels, folder, folder.parent / "train")
     name = f"imagenet/{split}"
     return make_split(name, ids, _SpanImages(name, tuple(refs)), labels=labels, classes=classes)

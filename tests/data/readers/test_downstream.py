@@ -204,6 +204,18 @@ def test_nocaps_captions_join_their_image_by_id(tmp_path):
         nocaps(tmp_path / "n.json", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"id": 8}, "2 images have the id 8, and would share captions"), ({"file_name": 5}, "file_name is 5")],
+)
+def test_images_of_nocaps_that_cannot_be_told_apart_or_found_are_refused(tmp_path, change, words):
+    images = [{"id": 8, "file_name": "b.jpg"}, {"id": 2, "file_name": "a.jpg"} | change]
+    captions = [{"image_id": i, "caption": "a"} for i in (8, 2)]
+    (tmp_path / "n.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    with pytest.raises(CorpusError, match=rf"n\.json.*{words}"):
+        nocaps(tmp_path / "n.json", tmp_path)
+
+
 def test_splits_cross_to_loader_workers(tmp_path, classes):
     samples = [("0001", {"jpg": picture(), "txt": b"one"}), ("0002", {"jpg": picture("blue"), "txt": b"two"})]
     write_shards(samples, tmp_path / "tars")
@@ -274,7 +286,16 @@ def test_one_caption_an_entry_joins_by_image(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{}", "[]", '[{"image": "a.jpg"}]', "[1]", '[{"image": 3, "caption": ["a"]}]', "["]
+    "content",
+    [
+        "{}",
+        "[]",
+        '[{"image": "a.jpg"}]',
+        '[{"image": "a", "caption": {"en": "b"}}]',
+        "[1]",
+        '[{"image": 3, "caption": ["a"]}]',
+        "[",
+    ],
 )
 def test_a_list_of_another_kind_is_one_clear_message(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
@@ -345,6 +366,31 @@ def test_a_flat_val_is_read_with_its_official_list(tmp_path, form, train):
     split = imagenet(tmp_path, "val")
     assert split.labels == (1, 0, 1) and len(split.classes) == 2
     assert split.item_ids == tuple(f"{name}.JPEG" for name in names)
+
+
+@pytest.mark.parametrize("form", ["val.txt", "tar"])
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (0, 10**20)])
+def test_numbers_that_no_class_has_are_refused(tmp_path, form, numbers):
+    for name in ("n01", "n02", "n03") if numbers[0] else ():
+        put(tmp_path / "train" / name / "a.JPEG")
+    if form == "val.txt":
+        for number in numbers:
+            put(tmp_path / "val" / f"{number}.JPEG")
+        (tmp_path / "val.txt").write_text("".join(f"{number}.JPEG {number}\n" for number in numbers))
+    else:
+        members = {f"{n}.{suffix}": data for n in numbers for suffix, data in (("jpg", b"x"), ("cls", b"%d" % n))}
+        imagenet_tar(tmp_path / "val" / "0.tar", members)
+    known = "has 3 classes, 0 to 2" if numbers[0] else "there are up to 1000000"
+    with pytest.raises(CorpusError, match=rf"from {numbers[0]} to {numbers[-1]}, but .*{known}\. Numbers begin at 0"):
+        imagenet(tmp_path, "val")
+
+
+def test_kaggles_list_goes_with_a_train_in_tars(tmp_path):
+    for name in "ab":
+        put(tmp_path / "val" / f"{name}.JPEG")
+    imagenet_tar(tmp_path / "train" / "0.tar", {"a.jpg": picture(), "a.cls": b"1", "b.jpg": picture(), "b.cls": b"0"})
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\na,n02 1 2 3 4\nb,n01 1 2 3 4\n")
+    assert imagenet(tmp_path, "val").labels == (1, 0)
 
 
 def test_a_flat_val_without_a_list_says_what_is_missing(tmp_path):

@@ -47,7 +47,8 @@ JpegDecoding = Literal["full", "scaled"]  # every pixel; or, where that is enoug
 
 
 def open_image(source: ImageRef | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode one image to RGB. EXIF orientation is ignored, of an animation the first frame is taken.
+    """Decode one image to RGB. EXIF orientation is ignored (of a TIFF Pillow obeys it), of an animation the first frame
+    is taken.
 
     Transparency is laid over white, as on a page. 16-bit grey is scaled to 8 bits; a TIFF of integers by the range of
     its values, as many programs write 8-bit values into wider ones. CMYK and palettes are converted. The header is

@@ -213,7 +213,8 @@ def _read(
     held = [pictures[code] for code in kept if code < 0]
     if not held:
         cause = Cause.NO_IMAGE_LEFT if gone else Cause.NOT_CHOSEN
-        return Bad(prepared.uid, cause, f"no image within {seq_len} tokens; {gone} could not be used")
+        within = "" if seq_len == sys.maxsize else f" within {seq_len} tokens"
+        return Bad(prepared.uid, cause, f"no image{within}; {gone} could not be used")
     return build(prepared, kept, cut), held
 
 

@@ -72,7 +72,8 @@ class Drawer:
             wanted = [code for code in kept if code < 0]
             if not wanted:
                 gone = len(removed) - len(prepared.removed)
-                message = f"no image lies within the first {self._seq_len} tokens; {gone} could not be decoded"
+                within = "" if self._seq_len == sys.maxsize else f" lies within the first {self._seq_len} tokens"
+                message = f"no image{within}; {gone} could not be decoded"
                 return Bad(prepared.uid, Cause.NO_IMAGE_LEFT if gone else Cause.NOT_CHOSEN, message), removed
             broken = set()
             for code in wanted:

@@ -19,6 +19,7 @@ from data.audit.survey import Pictures, fingerprint, packed, survey
 from data.audit.windows import Windows
 from data.batch import Layout
 from data.corpora import open_corpus
+from data.errors import CorpusError
 from data.images import ImageTransform
 from data.loading.loader import Loader
 from data.loading.select import Rules
@@ -257,3 +258,17 @@ def test_what_cannot_be_written_or_compared_is_refused_before_anything_is_read(o
     with pytest.raises(SystemExit) as caught:
         main(["gone", *option])
     assert caught.value.code == 2 and f"argument {option[0]}: {option[1]!r} is no" in capsys.readouterr().err
+
+
+def test_where_rows_are_windows_no_length_of_a_row_is_named(obelics, tmp_path):
+    for path in (obelics / "images").iterdir():
+        path.write_bytes(b"<html>")
+    said = audit(tmp_path, obelics, "--seq-len", 48, "--patches", 4)
+    assert said["causes"]["no_image_left"]["examples"][0].endswith("/0: no image; 3 could not be used")
+    rules = Rules(sim_threshold=None)
+    loader = Loader(
+        open_corpus(obelics), Tokenizer.train_bpe([], 256), ImageTransform(8), layouts=(Layout.INTERLEAVED,), patches=4,
+        slots=4, seq_len=48, images_per_step=9, total_images=60, seed=0, rules=rules, filling=Filling.WINDOWS,
+    )  # fmt: skip
+    with pytest.raises(CorpusError, match=r"as \S+: no image; 3 could not be decoded"):
+        list(loader.batches())

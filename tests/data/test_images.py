@@ -110,6 +110,12 @@ def test_exif_orientation_is_ignored():
     assert open_image(encoded(picture(20, 10), "JPEG", exif=exif)).size == (20, 10)
 
 
+def test_the_orientation_of_a_tiff_is_obeyed_as_pillow_does():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_image(encoded(picture(40, 20), "TIFF", exif=exif)).size == (20, 40)
+
+
 def test_an_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

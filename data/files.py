@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 from data.document import Cause
 from data.errors import BadImage
 
+MAX_BYTES = 1 << 30  # of one picture; as raw pixels those that are decoded take less
+
 
 def read_span(path: Path, offset: int, size: int) -> bytes:
     """`size` bytes from `offset`. Raises FileNotFoundError, or EOFError when the file has become shorter."""
@@ -30,7 +32,14 @@ class SpanBytes:
     size: int
 
     def __call__(self) -> bytes:
-        """The bytes. Raises BadImage: missing_shard when the shard is gone, bad_tar when it was cut meanwhile."""
+        """The bytes.
+
+        Raises BadImage: missing_shard when the shard is gone, bad_tar when it was cut meanwhile, oversize.
+        """
+        if self.size > MAX_BYTES:
+            raise BadImage(
+                Cause.OVERSIZE, f"a member of {self.size} bytes in {self.path.name}; at most {MAX_BYTES} are read"
+            )
         try:
             return read_span(self.path, self.offset, self.size)
         except FileNotFoundError as error:
@@ -66,13 +75,15 @@ class FileBytes:
     name: str
 
     def __call__(self) -> bytes:
-        """The bytes. Raises BadImage: missing_image, or schema when the name leads out of the folder."""
+        """The bytes. Raises BadImage: missing_image, oversize, or schema when the name leads out of the folder."""
         root = _real(self.folder)
         path = os.path.realpath(f"{root}/{self.name}")
         if not path.startswith(f"{root}/"):
             raise BadImage(Cause.SCHEMA, f"image name {self.name!r} leads out of the image folder")
         try:
             with open(path, "rb") as file:
+                if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                    raise BadImage(Cause.OVERSIZE, f"{self.name}: {size} bytes; at most {MAX_BYTES} are read")
                 return file.read()
         except OSError as error:
             raise BadImage(Cause.MISSING_IMAGE, f"{self.name}: {error.strerror}") from error

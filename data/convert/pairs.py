@@ -29,7 +29,13 @@ from data.readers.mmc4_pair import Mmc4Pairs
 
 PAIRS_PER_TAR = 10_000
 SEED = 0  # names the choice where a document has more images than are taken
-SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # by Pillow's name: what readers of such tars look for
+# MPO: a JPEG with more pictures behind it, as telephones write them.
+SUFFIXES = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+}  # by Pillow's name: what readers of such tars look for
 
 
 def export(corpus: Corpus, out: Path, rules: Rules) -> Counter[str]:

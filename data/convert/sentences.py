@@ -46,7 +46,9 @@ LANGUAGES: Mapping[str, Rules] = {
 
 _CLOSERS = "\"'»”’)\\]」』）】"
 UNSPACED = "。！？｡"  # end a sentence without a space behind it
-_END = re.compile(rf"(?:[.!?…؟۔।]+[{_CLOSERS}]*(?=\s)|[{UNSPACED}]+[{_CLOSERS}]*)")
+_MARKS = ".!?…؟۔।"
+# Only at the first of several marks and all of them at once: a page may be a million of them.
+_END = re.compile(rf"(?:(?<![{_MARKS}])[{_MARKS}]++[{_CLOSERS}]*+(?=\s)|[{UNSPACED}]+[{_CLOSERS}]*)")
 _OPENERS = re.compile(r"[\s\"'«“‘„(\[¿¡「『（【]*")
 _ACRONYM = re.compile(r"(?:\w\.)+\w")  # U.S, e.g: the last full stop is not part of the word
 
@@ -70,11 +72,6 @@ def spans(text: str, language: str = "en") -> list[tuple[int, int]]:
                 start = end.end()
         found.append((start, line.end()))
     return [(a, b) for a, b in (_trim(text, *each) for each in found) if a < b]
-
-
-def split(text: str, language: str = "en") -> list[str]:
-    """The sentences of `text`; joined they are the text again, up to white space."""
-    return [text[a:b] for a, b in spans(text, language)]
 
 
 def _ends_sentence(before: str, mark: str, after: str, rules: Rules) -> bool:

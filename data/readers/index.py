@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from data.errors import CorpusError
+
 NOTE_FIELDS = [("shard", np.int32), ("note_start", np.int64), ("note_size", np.int32)]
 
 
@@ -85,9 +87,16 @@ class Index:
 
 
 def list_shards(folder: Path, paths: Sequence[Path]) -> tuple[Shard, ...]:
-    """Shards with their sizes, in the order given."""
-    stats = [(path, path.stat()) for path in paths]
+    """Shards with their sizes, in the order given. Raises CorpusError for a link to nowhere."""
+    stats = [(path, _stat(path)) for path in paths]
     return tuple(Shard(p.relative_to(folder).as_posix(), p, stat.st_size, stat.st_mtime_ns) for p, stat in stats)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path} is a link to a file that is gone; restore that file, or delete the link") from error
 
 
 def digest_shards(shards: Sequence[Shard]) -> str:
@@ -112,7 +121,7 @@ def build_index(
         rows = np.concatenate([np.empty(0, dtype), *(chunk.rows for chunk in chunks)])
         notes = np.frombuffer(b"".join(chunk.notes for chunk in chunks), np.uint8)
         return Index(rows, notes, tuple(len(each.rows) for each in chunks), tuple(each.whole for each in chunks))
-    layout = f"3 {dtype.descr} {scan.__module__}.{scan.__qualname__} {[(s.name, s.size, s.modified) for s in shards]}"
+    layout = f"4 {dtype.descr} {scan.__module__}.{scan.__qualname__} {[(s.name, s.size, s.modified) for s in shards]}"
     folder = cache / f"index-{hashlib.sha256(layout.encode()).hexdigest()[:16]}"
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)

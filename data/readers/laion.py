@@ -22,6 +22,7 @@ from data.readers.index import NOTE_FIELDS, Scan, Shard, build_index, digest_sha
 from data.readers.tars import cut_tar, read_headers
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+MAX_TEXT = 16 * 2**20  # bytes of a .txt, .json or .cls
 _KINDS = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "json", "cls": "cls"}
 _FIELDS = ("image", "text", "json", "cls")
 ROW = np.dtype(
@@ -83,6 +84,8 @@ class LaionCorpus:
                 f"the key {key!r} holds a dot, and webdataset ends keys at the first one; rename the files so that the "
                 "only dot is before the suffix, and write the shard again",
             )
+        if (size := max(row["text_size"], row["json_size"], row["cls_size"])) > MAX_TEXT:
+            return Bad(doc_id, Cause.OVERSIZE, f"{size} bytes beside a picture; at most {MAX_TEXT} are read")
         if row["image_size"] < 0:
             return Bad(doc_id, Cause.MISSING_IMAGE, f"no {' / '.join(IMAGE_SUFFIXES)} member for this key")
         try:
@@ -114,10 +117,10 @@ class LaionCorpus:
         label: bytes | None,
     ) -> RawDocument | Bad:
         try:
-            meta = json.loads(record.decode()) if record is not None else {}
+            meta = json.loads(record.decode("utf-8-sig")) if record is not None else {}
             if not isinstance(meta, dict):
                 return Bad(doc_id, Cause.SCHEMA, f".json holds {type(meta).__name__}, not an object")
-            caption: Any = (text or b"").decode() if self.caption_key is None else meta.get(self.caption_key)
+            caption: Any = (text or b"").decode("utf-8-sig") if self.caption_key is None else meta.get(self.caption_key)
             if caption is None:
                 caption = ""
             if not isinstance(caption, str):
@@ -214,7 +217,7 @@ def _scan(samples: list[tuple[str, Members]], dotted: list[str], cut: str | None
     times: dict[str, int] = {}
     for row, (key, members) in zip(rows, samples, strict=False):
         times[key] = times.get(key, 0) + 1
-        notes.append((key if times[key] == 1 else f"{key}#{times[key]}").encode("utf-8", "replace"))
+        notes.append((key if times[key] == 1 else f"{key}#{times[key]}").encode("utf-8", "backslashreplace"))
         for suffix, (start, size) in members.items():
             field = _KINDS.get(suffix)
             if field is None or row[f"{field}_size"] >= 0:  # the first picture of a sample is the one used
@@ -223,10 +226,10 @@ def _scan(samples: list[tuple[str, Members]], dotted: list[str], cut: str | None
             if field == "image":
                 row["suffix"] = IMAGE_SUFFIXES.index(suffix)
     rows["fault"][len(samples) : len(samples) + len(dotted)] = _DOTTED
-    notes += [key.encode("utf-8", "replace") for key in dotted]
+    notes += [key.encode("utf-8", "backslashreplace") for key in dotted]
     if cut is not None:
         rows[-1]["fault"] = _CUT
-        notes.append(cut.encode("utf-8", "replace"))
+        notes.append(cut.encode("utf-8", "backslashreplace"))
     rows["note_size"] = [len(note) for note in notes]
     rows["note_start"] = np.cumsum(rows["note_size"]) - rows["note_size"]
     return Scan(rows, b"".join(notes), cut is None)

@@ -27,6 +27,7 @@ from data.readers.zips import UNPACKED_BYTES, Unusable, read_zip, unzip
 
 SHARD_NAME = re.compile(r"docs_(?:no_face_)?shard_(\d+)(?:_v\d+)?\.jsonl(?:\.zip)?")
 PROBED_NAMES = 1000
+MAX_LINE = 256 * 2**20  # bytes of one document
 _ROW = np.dtype([*NOTE_FIELDS, ("line", np.int32), ("start", np.int64), ("size", np.int64)])
 
 
@@ -112,6 +113,8 @@ class Mmc4Corpus:
         try:
             if shard.path.suffix == ".zip":
                 return parse_line(unzip((shard.path, shard.modified))[start : start + size])
+            if size > MAX_LINE:
+                raise Unusable(Cause.OVERSIZE, f"a line of {size} bytes; at most {MAX_LINE} are read")
             return parse_line(read_span(shard.path, start, size))
         except FileNotFoundError as error:
             raise Unusable(Cause.MISSING_SHARD, f"{shard.name} is gone since it was indexed") from error

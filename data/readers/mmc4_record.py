@@ -16,7 +16,7 @@ Locate = Callable[[Mapping[str, Any]], Callable[[], bytes]]
 def parse_line(line: bytes) -> dict[str, Any]:
     """The object on a line. Raises Unusable: bad_utf8, bad_json, or schema for anything but an object."""
     try:
-        record = json.loads(line.decode())
+        record = json.loads(line.decode("utf-8-sig"))  # a mark may stand before the first line of a file
     except UnicodeDecodeError as error:
         raise Unusable(Cause.BAD_UTF8, str(error)) from error
     except (ValueError, RecursionError) as error:

@@ -124,7 +124,7 @@ def scan_documents(path: Path) -> Scan:
     """Index the .json members of one tar; a cut or damaged tar ends with a row of size -1."""
     headers = read_headers(path)
     found = [
-        (member.key.encode("utf-8", "replace"), member.start, member.size)
+        (member.key.encode("utf-8", "backslashreplace"), member.start, member.size)
         for member in headers.members
         if _is_json(member.suffix)
     ]

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data.convert import sentences as splitter
 from data.convert.__main__ import main
 from data.convert.encodings import decode
 from data.convert.html import Picture, parse
-from data.convert.sentences import split
+from data.convert.sentences import UNSPACED, spans
 from data.corpora import open_corpus
 from data.document import RawDocument
 from data.images import open_image
@@ -239,6 +241,23 @@ def test_bytes_are_decoded_by_mark_declaration_utf8_cp1252(raw, text, how):
 
 
 # ---- sentences
+
+
+def split(text: str, language: str = "en") -> list[str]:
+    return [text[a:b] for a, b in spans(text, language)]
+
+
+def test_a_page_of_full_stops_takes_no_longer_than_one_of_words():
+    assert spans("." * 1_000_000 + "x") == [(0, 1_000_001)]
+    assert spans("a" + ")." * 200_000 + "x") == [(0, 400_002)]
+
+
+def test_several_marks_end_sentences_as_one_did():
+    before = re.compile(rf"(?:[.!?…؟۔।]+[{splitter._CLOSERS}]*(?=\s)|[{UNSPACED}]+[{splitter._CLOSERS}]*)")
+    stream = random.Random(0)
+    for _ in range(3000):
+        text = "".join(stream.choices('.!?…。！")» \nab', k=stream.randint(1, 30)))
+        assert [m.span() for m in splitter._END.finditer(text)] == [m.span() for m in before.finditer(text)], text
 
 
 @pytest.mark.parametrize(

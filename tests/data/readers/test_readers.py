@@ -83,6 +83,51 @@ def test_suffixes_in_any_case_and_labels(tmp_path):
     assert [image.label for image in images] == [0, 1, 2, 3]
 
 
+def test_a_mark_of_the_order_of_bytes_is_no_part_of_a_text(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    write_tar(tmp_path / "pairs" / "0.tar", [*sample("k", mark + b"a boat"), ("k.json", mark + b'{"a": 1}')])
+    pair = the_only(open_corpus(tmp_path / "pairs"))
+    assert (pair.segments, pair.meta) == (("a boat",), {"a": 1})
+    write_mmc4(tmp_path / "pages", [mark + json.dumps(page()).encode() + b"\n", page()])
+    assert [isinstance(each, RawDocument) for each in read(open_corpus(tmp_path / "pages"))] == [True, True]
+
+
+def test_keys_that_are_no_utf8_are_told_apart(tmp_path):
+    names = [os.fsdecode(b"k\xe9"), os.fsdecode(b"k\xe8")]
+    write_tar(tmp_path / "0.tar", [member for name in names for member in sample(name)])
+    assert len({document.doc_id for document in read(open_corpus(tmp_path))}) == 2
+
+
+def test_a_link_to_nowhere_among_the_shards_is_one_message(tmp_path):
+    (tmp_path / "0.tar").symlink_to(tmp_path / "gone")
+    write_tar(tmp_path / "1.tar", sample("k"))
+    with pytest.raises(CorpusError, match=r"0\.tar is a link to a file that is gone"):
+        open_corpus(tmp_path)
+
+
+@pytest.mark.parametrize("module, limit", [("laion", "MAX_TEXT"), ("mmc4", "MAX_LINE")])
+def test_texts_of_any_length_are_not_read(tmp_path, monkeypatch, module, limit):
+    if module == "laion":
+        write_tar(tmp_path / "0.tar", [*sample("a", b"w" * 2000), *sample("b")])
+    else:
+        write_mmc4(tmp_path, [page(["w" * 2000]), page()])
+    monkeypatch.setattr(f"data.readers.{module}.{limit}", 1000)
+    first, second = read(open_corpus(tmp_path))
+    assert first.cause is Cause.OVERSIZE and isinstance(second, RawDocument)
+
+
+@pytest.mark.parametrize("loose", [True, False])
+def test_a_picture_of_more_bytes_than_any_is_not_read(tmp_path, monkeypatch, loose):
+    if loose:
+        write_mmc4(tmp_path, [page(images=[entry("a.jpg")])])
+    else:
+        write_tar(tmp_path / "0.tar", sample("k"))
+    monkeypatch.setattr("data.files.MAX_BYTES", 5)
+    with pytest.raises(BadImage) as caught:
+        the_only(open_corpus(tmp_path)).images[0].read()
+    assert caught.value.cause is Cause.OVERSIZE
+
+
 @pytest.mark.parametrize(
     ("members", "cause"),
     [

@@ -101,6 +101,14 @@ def test_blank_sentences_and_what_is_no_number_are_never_matched(tmp_path):
     assert found.anchors[0] == 1 and found.scores[0] == 0.3 and found.scores[1] == -1.0
 
 
+def test_a_jpeg_with_more_pictures_behind_it_is_exported_as_one(tmp_path):
+    write(tmp_path / "mmc4", [[0.9]], ["one"], there=[0])
+    path = tmp_path / "mmc4" / "images" / "0.png"
+    Image.new("RGB", (9, 7)).save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (9, 7))])
+    assert main(["pairs", str(tmp_path / "mmc4"), str(tmp_path / "out")]) == 0
+    assert open_corpus(tmp_path / "out")[0].images[0].name.endswith(".jpg")
+
+
 def test_the_address_of_a_page_that_no_text_holds_is_exported_as_it_was_escaped(tmp_path):
     write(tmp_path / "mmc4", [[0.9]], ["one"], there=[0])
     shard = tmp_path / "mmc4" / "docs_shard_0_v2.jsonl"
@@ -129,3 +137,6 @@ def test_pairs_are_exported_as_tars_that_the_reader_of_pairs_gives_back(tmp_path
     assert "holds no MMC4 documents but laion" in capsys.readouterr().err
     assert main(["pairs", str(tmp_path / "mmc4"), str(tmp_path / "none"), "--sim-threshold", "0.99"]) == 2
     assert "gives no pair under a threshold of 0.99" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    with pytest.raises(SystemExit):
+        main(["pairs", str(tmp_path / "mmc4"), str(tmp_path / "none"), "--sim-threshold", "nan"])
+    assert "'nan' is no number" in capsys.readouterr().err

@@ -151,11 +151,6 @@ class Loader:
         """
         return Counter(self._progress.coverage)
 
-    @property
-    def examples(self) -> dict[str, list[str]]:
-        """The first few "doc_id: message" of each cause."""
-        return {cause: list(held) for cause, held in self._progress.examples.items()}
-
     def state(self) -> dict[str, Any]:
         """Everything to continue after the last batch given, as JSON values; give it to `batches`."""
         return {"version": STATE_VERSION, "of": self._identity(), "progress": self._progress.plain()}

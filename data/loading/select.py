@@ -268,17 +268,3 @@ def build(prepared: Prepared, codes: Sequence[int], cut: int | None) -> Sample:
     if cut is not None:
         segments[-1] = Text(prepared.texts[codes[-1]].ids[:cut])
     return Sample(prepared.uid, tuple(segments), prepared.caption_hash, prepared.truncated, cut is not None)
-
-
-def sample(
-    raw: RawDocument, rules: Rules, tokenizer: Tokenizer, *, patches: int, seq_len: int, seed: int, epoch: int
-) -> Sample | Bad:
-    """All of sampling for one document, short of decoding its images. Raises CorpusError as `prepare` does."""
-    prepared = prepare(raw, rules, tokenizer, seed)
-    if isinstance(prepared, Bad):
-        return prepared
-    lengths = [len(text.ids) for text in prepared.texts]
-    codes, cut = truncate(place(prepared, rules, seed, epoch), lengths, patches, seq_len)
-    if not any(code < 0 for code in codes):
-        return Bad(prepared.uid, Cause.NOT_CHOSEN, f"no image lies within the first {seq_len} tokens")
-    return build(prepared, codes, cut)

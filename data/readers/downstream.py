@@ -19,9 +19,7 @@ from data.readers.splits import Expected, checked, file_split
 KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
-COCO_VAL = Expected(images=5000)
 COCO_TEST = Expected(images=5000, captions=25_010)
-FLICKR30K_TRAIN = Expected(images=29_000, captions=145_000)
 FLICKR30K_TEST = Expected(images=1000, captions=5000)
 NOCAPS_VAL = Expected(images=4500, captions=45_000)
 

@@ -56,7 +56,7 @@ class Mmc4Pairs:
         digest = hashlib.sha256(corpus.digest.encode())
         digest.update(self._pairs.reshape(-1))
         self.digest = digest.hexdigest()[:16]
-        unread = np.count_nonzero(self._pairs[:, 1] == -1)
+        unread = int(np.count_nonzero(self._pairs[:, 1] == -1))
         self._each = (len(self._pairs) - unread) / max(1, len(corpus) - unread)
 
     def __len__(self) -> int:

@@ -45,7 +45,7 @@ class Rematched:
             return raw
         here = np.array([is_there(image.read) for image in raw.images])
         similarity = _numbers(raw.meta["similarity_matrix"], raw.segments)
-        gone = [_gone(raw, at) for at in np.flatnonzero(~here) if self._wants(similarity[at])]
+        gone = [_gone(raw, at) for at in np.flatnonzero(~here).tolist() if self._wants(similarity[at])]
         return self._matched(_among(raw, np.flatnonzero(here).tolist(), gone), similarity[here])
 
     def _wants(self, similarities: NDArray[np.float64]) -> bool:
@@ -95,8 +95,14 @@ def _among(raw: RawDocument, here: Sequence[int], gone: Sequence[Bad]) -> RawDoc
     for name in ("dom_order", "similarity_matrix"):
         if meta[name] is not None:
             meta[name] = type(meta[name])(meta[name][at] for at in here)
-    images, anchors, scores = (tuple(each[at] for at in here) for each in (raw.images, raw.anchors, raw.scores))
-    return replace(raw, images=images, anchors=anchors, scores=scores, meta=meta, removed=(*raw.removed, *gone))
+    return replace(
+        raw,
+        images=tuple(raw.images[at] for at in here),
+        anchors=tuple(raw.anchors[at] for at in here),
+        scores=tuple(raw.scores[at] for at in here),
+        meta=meta,
+        removed=(*raw.removed, *gone),
+    )
 
 
 def _numbers(matrix: Sequence[Sequence[Any]], segments: Sequence[str]) -> NDArray[np.float64]:

@@ -181,7 +181,6 @@ def test_eval_transform_equals_open_clip(width, height, size, resize):
     torch.testing.assert_close(ours, reference, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("width", "height"), [(32, 32), (100, 60), (300, 40)])
 @pytest.mark.parametrize("shape", [(60_000, 2), (60_001, 1), (2, 60_000)])
 def test_the_middle_of_a_strip_is_taken_before_it_is_enlarged(shape, monkeypatch):
     strip, transform = Image.effect_noise(shape, 90).convert("RGB"), ImageTransform(size=16)
@@ -197,6 +196,7 @@ def test_a_strip_of_ten_million_pixels_is_a_picture_too(shape):
     assert (Centred(size=224).train(line, np.random.default_rng(0)) == (255, 0, 0)).all()
 
 
+@pytest.mark.parametrize(("width", "height"), [(32, 32), (100, 60), (300, 40)])
 def test_train_crop_has_torchvisions_pixels_and_allowed_shapes(width, height):
     image, transform = picture(width, height), ImageTransform(size=32)
     for seed in range(50):

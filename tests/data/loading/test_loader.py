@@ -262,7 +262,6 @@ def test_resuming_by_state_or_by_step_continues_bit_for_bit(seed, at, faults):
         resumed = load(pages(25, faults=faults), **options)
         assert [fingerprint(b) for b in resumed.batches(start)] == expected[at:]
         assert resumed.coverage == whole.coverage
-        assert resumed.examples == whole.examples
         assert resumed.state() == whole.state()
 
 
@@ -368,7 +367,7 @@ def test_each_fault_is_counted_once_in_its_class_and_the_run_goes_on():
     assert whole.coverage["documents"] == whole.coverage["images"] == 12
     assert {whole.coverage[cause] for cause in causes} <= {1, 2}
     assert whole.coverage["skipped"] == sum(whole.coverage[cause] for cause in causes)
-    assert whole.examples["bad_utf8"] == ["web/2: not text"]  # met in both epochs, shown once
+    assert whole.state()["progress"]["examples"]["bad_utf8"] == ["web/2: not text"]  # met in both epochs, shown once
 
 
 def test_an_image_that_does_not_decode_gives_its_place_to_what_follows():

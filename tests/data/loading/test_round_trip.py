@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sample_helpers import sample
 
 from data.batch import Layout, TokenType
 from data.document import Bad, Cause, Image, ImageRef, RawDocument, Text
@@ -11,7 +12,7 @@ from data.images import ImageTransform
 from data.loading.collate import collate
 from data.loading.item import Item
 from data.loading.render import Writing
-from data.loading.select import Rules, choose_images, sample
+from data.loading.select import Rules, choose_images
 from data.tokenizer import Tokenizer
 
 BYTES = Tokenizer.train_bpe([], 256)

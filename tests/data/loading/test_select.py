@@ -7,9 +7,10 @@ from itertools import accumulate
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sample_helpers import sample
 
 from data.document import Bad, Cause, Image, ImageRef, RawDocument, Text
-from data.loading.select import CapPolicy, Rules, Sample, choose_images, place, prepare, sample, truncate
+from data.loading.select import CapPolicy, Rules, Sample, choose_images, place, prepare, truncate
 from data.tokenizer import Tokenizer
 
 BYTES = Tokenizer.train_bpe([], 256)  # one token per byte: lengths can be read off the text

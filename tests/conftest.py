@@ -1,5 +1,6 @@
 """Shapes written in annotations are checked at run time in every test; one thread, because the machine is shared."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,13 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     """Processes that play the ranks of one run; spawned by the first test that asks for them."""
     with pool(tmp_path_factory.mktemp("ranks")) as started:
         yield started
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heard() -> None:
+    """Signals of a terminal, which `nohup` and a shell's `&` have the tests and all their processes ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

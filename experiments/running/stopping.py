@@ -2,7 +2,8 @@
 
 Ctrl-C sends SIGINT, a closed terminal SIGHUP, a scheduler SIGTERM or (SLURM, before a time limit or a preemption)
 SIGUSR2; they mean the same here. The first is obeyed, later ones change nothing: a second one in the middle of a save
-must not spoil it.
+must not spoil it. What the process was started without is left so: `nohup` means that the end of a terminal stops
+nothing, and a shell's `&` that Ctrl-C is for somebody else.
 """
 
 import signal
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+_OF_A_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -48,8 +50,8 @@ _current: Stop | None = None  # of this process: signals are the process's too
 def stoppable() -> Iterator[Stop]:
     """Inside, the signals raise Stopped in the main thread, once; afterwards the old handlers are back.
 
-    Inside another `stoppable` it is that one. Outside the main thread, where Python allows no handlers, nothing is
-    heard.
+    SIGINT and SIGHUP stay ignored where they were. Inside another `stoppable` it is that one. Outside the main thread,
+    where Python allows no handlers, nothing is heard.
     """
     global _current
     if _current is not None:
@@ -59,7 +61,7 @@ def stoppable() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    old = {number: signal.signal(number, stop.hear) for number in SIGNALS}
+    old = {number: signal.signal(number, stop.hear) for number in SIGNALS if not _left_alone(number)}
     _current = stop
     try:
         yield stop
@@ -67,6 +69,11 @@ def stoppable() -> Iterator[Stop]:
         _current = None
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _left_alone(number: signal.Signals) -> bool:
+    """Whether whoever started this process had it ignore the signal; others are sent on purpose, and heard always."""
+    return number in _OF_A_TERMINAL and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager

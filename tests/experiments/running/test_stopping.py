@@ -1,6 +1,9 @@
 """Signals that ask a run to stop: each is obeyed once, at a moment that costs nothing."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +62,33 @@ def test_after_a_stop_the_next_is_heard_again() -> None:
     for _ in range(2):
         with pytest.raises(Stopped), stoppable():
             signal.raise_signal(signal.SIGTERM)
+
+
+ROOT = Path(__file__).parents[3]
+LEFT_ALONE = """
+import signal
+from experiments.running.stopping import stoppable
+with stoppable():
+    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGINT)
+    print("goes on", flush=True)
+    signal.raise_signal(signal.SIGTERM)
+print("went on")
+"""
+
+
+def test_without_a_terminal_only_what_is_sent_on_purpose_stops() -> None:
+    """As `nohup` starts a process, and a shell one in its background."""
+    ignored = f"trap '' INT HUP; exec {sys.executable} -c \"$0\""
+    done = subprocess.run(["sh", "-c", ignored, LEFT_ALONE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "goes on\n" and "stopped by SIGTERM" in done.stderr
+
+
+def test_what_was_ignored_is_ignored_afterwards() -> None:
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, old)

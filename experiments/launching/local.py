@@ -6,6 +6,7 @@ by another; a second death is recorded as a failure with the signal that was beh
 
 import contextlib
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ class _Sweep:
         if len(self.workers) >= self.machine.workers:
             return None
         # Each process sees as many as a run has ranks, or none where there is none.
-        gpus = _least_used(torch.cuda.device_count(), self.machine.distributed.ranks, self.workers)
+        gpus = _least_used(_gpus(torch.cuda.device_count()), self.machine.distributed.ranks, self.workers)
         with tempfile.NamedTemporaryFile(dir=self.logs, prefix="worker-", suffix=".log", delete=False) as log:
             worker = Worker.start(self.machine, Path(log.name), gpus)
         self.workers.append(worker)
@@ -141,8 +142,15 @@ def _death(code: int) -> str:
     return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _least_used(count: int, together: int, workers: Sequence[Worker]) -> tuple[int, ...]:
+def _gpus(count: int) -> list[str]:
+    """What the GPUs this process sees are called: by the user's own list, numbers or names, where there is one."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(count)] if given is None else given.split(",")
+    return [name.strip() for name in names[:count]]
+
+
+def _least_used(gpus: Sequence[str], together: int, workers: Sequence[Worker]) -> tuple[str, ...]:
     """The neighbouring GPUs that the fewest workers see; none without GPUs."""
     busy = Counter(worker.gpus for worker in workers)
-    blocks = [tuple(range(first, first + together)) for first in range(0, count - together + 1, together)]
-    return min(blocks, key=lambda gpus: busy[gpus], default=())
+    blocks = [tuple(gpus[first : first + together]) for first in range(0, len(gpus) - together + 1, together)]
+    return min(blocks, key=lambda block: busy[block], default=())

@@ -48,13 +48,13 @@ class Worker:
 
     process: "subprocess.Popen[bytes]"
     log: Path
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]  # as CUDA_VISIBLE_DEVICES names them
     run: PlannedRun | None = None  # what it does now
 
     @classmethod
-    def start(cls, machine: Machine, log: Path, gpus: tuple[int, ...]) -> "Worker":
+    def start(cls, machine: Machine, log: Path, gpus: tuple[str, ...]) -> "Worker":
         """A worker in a session of its own: Ctrl-C at the terminal is for the sweep, which then ends its workers."""
-        sees = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
+        sees = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
         with log.open("ab") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "experiments.launching.worker", str(log)],

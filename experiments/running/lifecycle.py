@@ -93,6 +93,7 @@ def execute(
 
 def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, distributed: DistributedConfig) -> Status:
     """The owner's part: what is tried, and what is written down of it."""
+    source.import_all()
     _code()
     spec = load_spec(folder)
     progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)

@@ -1,7 +1,8 @@
 """Heads that were trained, kept under the name of everything their training depends on.
 
 What only scoring depends on (test sets, beam width, how many images at once) is no part of that name, so a run that
-differs in nothing else finds the head and trains nothing. Tensors only, never a pickle.
+differs in nothing else finds the head and trains nothing. A run that is done anew under changed source trains its own
+anew, too; as with finished runs, other runs go by the task's protocol. Tensors only, never a pickle.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch import nn
 
 from experiments.configuration.place import Place
 from experiments.planning.specs import Written
+from experiments.running import source
 from experiments.running.world import save_module
 from results.canonical import spec_hash
 from results.record import write_atomic
@@ -24,14 +26,20 @@ TRAINING_INPUTS = ("encoder", "text_lm", "llm", "train", "tokenizer")
 class Heads:
     """The place of one head, trained or still to be."""
 
-    def __init__(self, place: Place, written: Written, config: TransferConfig) -> None:
-        self.folder = place.shared / "heads" / f"{written.spec['task']}-{spec_hash(_fitted(written.spec, config))}"
+    def __init__(self, place: Place, written: Written, config: TransferConfig, weights: Mapping[str, str]) -> None:
+        """weights: fingerprints of the models it is trained on, by input: a run that is done again leaves others."""
+        key = {**_fitted(written.spec, config), "weights": dict(weights)}
+        self.folder = place.shared / "heads" / f"{written.spec['task']}-{spec_hash(key)}"
 
     @property
     def fitted_by(self) -> str:
         """The run that trained it, "" where none has."""
         path = self.folder / "fitted_by"
         return path.read_text().strip() if path.exists() else ""
+
+    def serve(self, run_id: str) -> bool:
+        """Whether a head is there which that run may take: of its own, only one that this source has trained."""
+        return self.fitted_by != "" and (self.fitted_by != run_id or source.is_pinned(self.folder))
 
     def load(self, module: nn.Module) -> None:
         """Give a module its trained weights. Raises RuntimeError where they are of another module."""
@@ -41,6 +49,7 @@ class Heads:
         """Keep the weights of a trained module; who trained it is written last."""
         self.folder.mkdir(parents=True, exist_ok=True)
         save_module(self.folder / "weights.safetensors", module)
+        source.pin(self.folder)
         write_atomic(self.folder / "fitted_by", f"{run_id}\n")
 
 

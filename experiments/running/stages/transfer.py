@@ -17,7 +17,7 @@ from backbones.pretrained import load_opt
 from backbones.sizes import LanguageSize
 from data.batch import Split
 from data.tokenizer import Tokenizer
-from experiments.configuration.config import LLM
+from experiments.configuration.config import LLM, TEXT_LM
 from experiments.configuration.corpora import get_task
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
@@ -32,7 +32,7 @@ from experiments.running.world import load_encoder, open_split, tokenizer_for
 from results.schema import BLIND, FULL, HELD_OUT, metric_key
 from transfer import registry as tasks
 from transfer.base import TextModel, TransferConfig, TransferHead, TransferTask
-from transfer.encoder import Encoder
+from transfer.encoder import Encoder, fingerprint
 from transfer.features import FeatureSplit, extract, no_tokens
 from transfer.freeze import ParameterGroup, freeze, frozen_transfer, full_transfer, unchanged
 from transfer.held_out import parts
@@ -53,6 +53,7 @@ class Transfer:
         cls = tasks.get(spec.task)
         self.config: TransferConfig = from_plain(cls.Config, spec.recipe, f"transfer {spec.task}")
         self.text = _text_model(spec, place)
+        self.weights = _fingerprints(spec, self.encoder, self.text)
         self.task: TransferTask = cls(self.config, self.text)
         self.precision: Precision = decided(spec.precision)
         self.cache = place.shared / "features"
@@ -88,8 +89,8 @@ class Transfer:
         return Tuned(head, encoder) if self.spec.mode == FULL else BehindFrozen(head, encoder)
 
     def _fitted(self, module: TransferHead, stream: FeatureStream | PictureStream, outcome: Outcome) -> None:
-        kept = Heads(self.place, Written.load(self.run.folder), self.config)
-        if kept.fitted_by:
+        kept = Heads(self.place, Written.load(self.run.folder), self.config, self.weights)
+        if kept.serve(self.run.folder.name):
             logger.info("%s takes the head that %s trained", self.run.folder.name, kept.fitted_by)
             # Its own, where it was stopped while it was scored.
             outcome.fitted_by = "" if kept.fitted_by == self.run.folder.name else kept.fitted_by
@@ -160,6 +161,14 @@ def transfer(spec: TransferSpec, place: Place, run: Owned) -> Outcome:
     return outcome
 
 
+def _fingerprints(spec: TransferSpec, encoder: Encoder | None, text: TextModel | None) -> dict[str, str]:
+    """Of the models that other runs have left, by input."""
+    found = {} if encoder is None else {"encoder": encoder.digest}
+    if spec.language == TEXT_LM and text is not None:
+        found[TEXT_LM] = fingerprint(text.language)
+    return found
+
+
 def optimised(groups: tuple[ParameterGroup, ...]) -> list[Group]:
     """Groups of transfer/freeze.py as `fit` takes them."""
     return [
@@ -177,8 +186,8 @@ def _text_model(spec: TransferSpec, place: Place) -> TextModel | None:
     """The language side a task asks for: a fresh model, the shared one trained on text, or a pretrained one."""
     if spec.language is None:
         return None
-    if spec.language == "text_lm":
-        return trained_on_text(place, spec.inputs["text_lm"])
+    if spec.language == TEXT_LM:
+        return trained_on_text(place, spec.inputs[TEXT_LM])
     if spec.language == "scratch":
         encoder = load_spec(place.runs / spec.inputs["encoder"])
         assert isinstance(encoder, PretrainSpec | EncoderSpec)

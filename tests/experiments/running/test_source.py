@@ -1,14 +1,18 @@
 """A run goes on only with the source it began with; what decides no result may change at any time."""
 
+import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import objectives
-from experiments.running import source
-from experiments.running.source import SourceChanged, check, pin
+from experiments.running import lifecycle, source
+from experiments.running.attempts import claim
+from experiments.running.source import SourceChanged, check, is_pinned, pin
+from objectives import registry
 
 
 @pytest.fixture
@@ -79,3 +83,55 @@ def test_an_objective_of_another_folder_counts_too(tmp_path: Path, tree: Path, m
     edit(mine / "siglip.py")
     with pytest.raises(SourceChanged, match="siglip.py"):
         check(tmp_path)
+
+
+def test_only_what_is_pinned_and_the_same_counts_as_that(tmp_path: Path, tree: Path) -> None:
+    assert not is_pinned(tmp_path)
+    pin(tmp_path)
+    assert is_pinned(tmp_path)
+    edit(tree / "transfer" / "classify.py")
+    assert not is_pinned(tmp_path)
+
+
+LATE = """
+from objectives.clip import CLIP
+from objectives.registry import register
+
+
+@register("imported_late")
+class Late(CLIP):
+    saw = {saw}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's folder of objectives."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(folder)])
+    source.import_all.cache_clear()
+    yield folder
+    registry._REGISTERED.pop("imported_late", None)
+    sys.modules.pop("objectives.imported_late", None)
+    source.import_all.cache_clear()
+
+
+def test_an_objective_is_run_as_it_was_when_the_first_run_began(mine: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (mine / "imported_late.py").write_text(LATE.format(saw=1))
+    (mine / "half_written.py").write_text(LATE.format(saw=0).replace("imported_late", "half_written") + "oops\n")
+    with caplog.at_level(logging.WARNING):
+        source.import_all()
+    assert "objective half_written cannot be imported: name 'oops' is not defined" in caplog.text
+    (mine / "imported_late.py").write_text(LATE.format(saw=22))
+    assert registry.get("imported_late").saw == 1  # type: ignore[attr-defined]
+    del registry._REGISTERED["half_written"]
+
+
+def test_everything_is_imported_before_the_code_is_noted_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    monkeypatch.setattr(source, "import_all", lambda: order.append("imported"))
+    monkeypatch.setattr(lifecycle, "_code", lambda: order.append("noted"))
+    with pytest.raises(FileNotFoundError), claim(tmp_path).beating() as lease:  # there is no spec
+        lifecycle._owned(tmp_path, None, "tiny", False, lease, None)  # type: ignore[arg-type]
+    assert order == ["imported", "noted"]

@@ -1,12 +1,14 @@
 """Frozen and full transfer as runs; a head that is there is scored again and never trained again."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from plan_helpers import DIGESTS
+from safetensors.torch import load_file, save_file
 from sweep_helpers import BUDGET, CLIP, LCL, SMALL, TABLE, small_place
 
 from data.batch import Split
@@ -18,15 +20,17 @@ from experiments.launching import preflight
 from experiments.planning.catalogue import Suite
 from experiments.planning.plan import Plan, build_plan
 from experiments.planning.specs import PlannedRun, TransferSpec
-from experiments.running import lifecycle
+from experiments.running import lifecycle, source
 from experiments.running.stages import transfer
 from experiments.running.stages.heads import Heads
+from experiments.running.world import ENCODER_FILE
 from results import record
 from results.schema import Row, RunRecord, Status
 from transfer import registry as tasks
 from transfer.encoder import fingerprint
 
 FULL = replace(CLIP, label="CLIP, full", mode="full")
+WEIGHTS = {"encoder": "f1"}
 pytestmark = pytest.mark.slow
 
 
@@ -98,6 +102,30 @@ def test_the_same_decoding_from_the_kept_head_gives_the_same_scores(place: Place
         assert (folder / record.ITEMS_FILE).read_text() == lines
 
 
+def test_a_head_of_other_weights_or_of_its_own_other_source_is_not_taken(
+    place: Place, done: dict[str, RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a user who mends an objective, or a task, removes: the folder of the run, whose name stays."""
+    run = next(each for each in plan(place, [CLIP]).runs if getattr(each.spec, "task", "") == "classify")
+    at = Place(runs=tmp_path, data=place.data)
+    for name in (run.run_id, run.needs[0], "shared"):
+        shutil.copytree(place.runs / name, tmp_path / name, symlinks=True)
+
+    def again() -> int:
+        (tmp_path / run.run_id / record.RECORD_FILE).unlink()
+        (tmp_path / run.run_id / "metrics.jsonl").unlink(missing_ok=True)
+        assert do(at, [run])["classify frozen"].fitted_by == ""
+        return len(list((tmp_path / run.run_id).glob("metrics.jsonl")))
+
+    assert again() == 0, "it was trained, and nothing has changed"
+    file = tmp_path / run.needs[0] / ENCODER_FILE
+    weights = load_file(file)
+    save_file({name: tensor * 0.5 for name, tensor in weights.items()}, file)
+    assert again() == 1 and again() == 0
+    monkeypatch.setattr(source, "digests", lambda: {"transfer/classify.py": "mended"})
+    assert again() == 1 and again() == 0
+
+
 def test_what_training_depends_on_trains_another_head(place: Place, done: dict[str, RunRecord]) -> None:
     changed = plan(place, [CLIP], "transfer.classify.lr=1e-3")
     again = do(place, [run for run in changed.runs if getattr(run.spec, "task", "classify") == "classify"])
@@ -117,11 +145,15 @@ def test_no_two_encoders_seeds_or_modes_share_a_head(place: Place, done: dict[st
             config = from_plain(tasks.get("caption").Config, run.spec.recipe, "caption")
             for inputs in ({}, {"encoder": "x"}, {"text_lm": "x"}, {"train": "x"}):
                 spec = {**run.written.spec, "inputs": {**run.spec.inputs, **inputs}}
-                names.add(Heads(place, replace(run.written, spec=spec), config).folder.name)
-            names.add(Heads(place, replace(run.written, spec={**run.written.spec, "seed": 7}), config).folder.name)
+                names.add(Heads(place, replace(run.written, spec=spec), config, WEIGHTS).folder.name)
+            names.add(
+                Heads(place, replace(run.written, spec={**run.written.spec, "seed": 7}), config, WEIGHTS).folder.name
+            )
             same = {**run.written.spec, "inputs": {**run.spec.inputs, "coco": "another test set"}}
-            names.add(Heads(place, replace(run.written, spec=same), config).folder.name)
-    assert len(names) == 2 * 5  # a test set gives no new name
+            for other_weights in ({"encoder": "f2"}, {**WEIGHTS, "text_lm": "f3"}):
+                names.add(Heads(place, run.written, config, other_weights).folder.name)
+            names.add(Heads(place, replace(run.written, spec=same), config, WEIGHTS).folder.name)
+    assert len(names) == 2 * 7  # a test set gives no new name
 
 
 def test_a_frozen_encoder_reads_augmented_pictures_where_that_is_asked_for(place: Place) -> None:

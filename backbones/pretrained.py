@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 import torch
 from transformers import AutoConfig, OPTConfig, OPTForCausalLM
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from backbones.lm import LanguageModel
 from backbones.sizes import Activation, LanguageSize
@@ -32,17 +34,37 @@ def read_whole(kind: Any, source: str) -> Any:
 def load_opt(source: str) -> LanguageModel:
     """The model in that folder, or of that name in the local cache, in fp32 on CPU.
 
-    Raises ValueError where there are no files, the model is no OPT, or it is an OPT variant this decoder does not
+    Raises ValueError as `check_opt` and `read_whole`.
+    """
+    config = check_opt(source)
+    size = LanguageSize(
+        name=source,
+        width=config.hidden_size,
+        depth=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        ffn=config.ffn_dim,
+        positions=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
+        activation=config.activation_function,
+        final_norm=not config._remove_final_layer_norm,
+    )
+    loaded = read_whole(OPTForCausalLM, source)
+    language = LanguageModel(size, config.vocab_size)
+    language.decoder.load_state_dict(loaded.model.decoder.state_dict())
+    return language
+
+
+def check_opt(source: str) -> OPTConfig:
+    """What a model is, without a look into its weights.
+
+    Raises ValueError where its files are not there, the model is no OPT, or it is an OPT variant this decoder does not
     have (a projected embedding, LayerNorm after the blocks: opt-350m; another activation than ReLU or GELU; a head of
-    its own), or weights are missing.
+    its own).
     """
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no language model {source!r} here; give the folder that holds its config.json and weights, or "
-            "download it into the Hugging Face cache first (jobs never download)"
-        ) from error
+        raise ValueError(f"no language model {source!r} here; {_FETCH}") from error
     if not isinstance(config, OPTConfig):
         raise ValueError(f"{source!r} is a {config.model_type}; the transfer tasks read with OPT models")
     if config.word_embed_proj_dim != config.hidden_size or not config.do_layer_norm_before:
@@ -59,18 +81,21 @@ def load_opt(source: str) -> LanguageModel:
             f"{source!r} has the activation {config.activation_function!r}; this decoder has "
             f"{' and '.join(get_args(Activation))}, use another OPT"
         )
-    size = LanguageSize(
-        name=source,
-        width=config.hidden_size,
-        depth=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        ffn=config.ffn_dim,
-        positions=config.max_position_embeddings,
-        vocab_size=config.vocab_size,
-        activation=config.activation_function,
-        final_norm=not config._remove_final_layer_norm,
-    )
-    loaded = read_whole(OPTForCausalLM, source)
-    language = LanguageModel(size, config.vocab_size)
-    language.decoder.load_state_dict(loaded.model.decoder.state_dict())
-    return language
+    if not any(_held(source, name) for name in _WEIGHTS):
+        raise ValueError(f"no weights of the language model {source!r} here; {_FETCH}")
+    return config
+
+
+_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+_FETCH = (
+    "give the folder that holds its config.json and weights, or fetch it into the Hugging Face cache first with "
+    "`hf download` (runs never download)"
+)
+
+
+def _held(source: str, name: str) -> bool:
+    """Whether a file of a model is in its folder, or in the local cache."""
+    try:
+        return cached_file(source, name, local_files_only=True) is not None
+    except OSError:
+        return False

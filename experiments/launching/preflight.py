@@ -16,12 +16,13 @@ from data.loading.select import Rules
 from data.toyworld.obelics import ensure_obelics
 from data.toyworld.spec import is_embedded
 from data.toyworld.write import ensure_toyworld
-from experiments.configuration.config import LLM, DataConfig, Precision, RunConfig
+from experiments.configuration.config import DataConfig, Precision, RunConfig
 from experiments.configuration.corpora import Part, embedded_corpus, get_corpus, get_task
 from experiments.configuration.distributed import DistributedConfig
 from experiments.configuration.place import Place
 from experiments.launching.dialogue import check_dialogue
 from experiments.launching.feature_budget import refuse_large
+from experiments.launching.language import check_language
 from experiments.planning.specs import CorpusSpec, DialogueSpec, PlannedRun, PretrainSpec, TransferSpec
 from experiments.running.world import open_source, open_split
 from results.schema import COVERAGE_COUNTS, Table
@@ -134,10 +135,10 @@ def _say_skipped(split: Split, field: str) -> None:
 
 def check(missing: Sequence[PlannedRun], place: Place) -> None:
     """Write the embedded corpora that are used, look at every corpus and every picture of a downstream set, find the
-    language model and Java.
+    language models and Java.
 
-    Raises NotReady, CorpusError, ConfigError where cached features are over their budget, or OSError when the disk is
-    too small.
+    Raises NotReady, CorpusError, ConfigError where cached features are over their budget or a language model is not
+    here, or OSError when the disk is too small.
     """
     spec = embedded_corpus(place.data)
     folder = place.shared / "corpora" / spec.folder_name
@@ -146,6 +147,7 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
         ensure_toyworld(place.shared / "corpora", spec)
     check_dialogue(missing, place)
     refuse_large(missing, place)
+    check_language(missing, place)
     trained = [run.spec.data for run in missing if isinstance(run.spec, PretrainSpec) and run.spec.data is not None]
     for corpus in dict.fromkeys(trained):
         for part in get_corpus(corpus.name).parts:
@@ -158,10 +160,6 @@ def check(missing: Sequence[PlannedRun], place: Place) -> None:
         _say_skipped(open_split(place, name, training), f"data.{name}")
     for name in sorted({test for s in transfers for test in get_task(s.task).tests}):
         refuse_unreadable(open_split(place, name, training=False), place.shared / "indexes")
-    if any(spec.language == LLM for spec in transfers) and place.data.llm is not None:
-        from backbones.llm import check_llm
-
-        check_llm(place.data.llm)
     if any(spec.task == "caption" for spec in transfers):
         from transfer.metrics.java import JavaError, run_java
 

@@ -184,13 +184,20 @@ _READ = 2**20  # bytes at either end of a model's file: it may be larger than wh
 def _model(source: Path) -> str:
     """The name of a model and what its files are; of a cached one its name alone."""
     if source.is_dir():
-        return f"{source.resolve().name} {_folder('llm', source)}"
+        ends = [f"{path.name} {_ends(path)}" for path in sorted(source.iterdir()) if path.is_file()]
+        held = "\n".join([_folder("llm", source), *ends])  # fine-tuned again, weights have the size they had
+        return f"{source.resolve().name} {hashlib.sha256(held.encode()).hexdigest()[:16]}"
     if source.is_file():
-        with source.open("rb") as file:
-            start, size = file.read(_READ), source.stat().st_size
-            file.seek(max(0, size - _READ))
-            return f"{source.name} {hashlib.sha256(start + file.read() + str(size).encode()).hexdigest()[:16]}"
+        return f"{source.name} {_ends(source)}"
     return str(source)
+
+
+def _ends(path: Path) -> str:
+    """A fingerprint of both ends of a file and its size."""
+    with path.open("rb") as file:
+        start, size = file.read(_READ), path.stat().st_size
+        file.seek(max(0, size - _READ))
+        return hashlib.sha256(start + file.read() + str(size).encode()).hexdigest()[:16]
 
 
 def with_embedded(config: RunConfig, runs: Path, uses_it: bool) -> tuple[RunConfig, Mapping[str, str]]:

@@ -48,6 +48,24 @@ def test_a_tokenizer_folder_is_read_by_content(tmp_path: Path) -> None:
     assert digests(replace(TINY.config.data, tokenizer=str(path)))["tokenizer"] == digest(path)
 
 
+def test_a_language_model_is_known_by_its_weights(tmp_path: Path) -> None:
+    """Two trainings of one model, each in a folder `final`."""
+
+    def model(name: str, weights: bytes) -> str:
+        path = tmp_path / name / "final"
+        path.mkdir(parents=True)
+        (path / "config.json").write_text('{"model_type": "llama"}')
+        (path / "model.safetensors").write_bytes(weights)
+        found = digests(replace(TINY.config.data, llm=str(path)))["llm"]
+        assert found.startswith("final ")
+        return found
+
+    middle = bytes(3 * 2**20)
+    found = [model("a", b"one" + middle + b"two"), model("b", b"ONE" + middle + b"two")]
+    found += [model("c", b"one" + middle + b"TWO"), model("d", b"one" + middle + b"two")]
+    assert len(set(found)) == 3 and found[0] == found[3]
+
+
 def test_a_corpus_is_its_shards(tmp_path: Path) -> None:
     path = tmp_path / "laion"
     path.mkdir()

@@ -17,7 +17,7 @@ FP32_OVER_BF16 = 2.0  # seconds of a tiny step in fp32 over bf16 on one core, me
 def multiplies_in() -> str:
     """The fastest format its hardware multiplies in, and by what: "bf16 (AMX)", "fp32"."""
     if torch.cuda.is_available():
-        return "bf16 (CUDA)" if torch.cuda.is_bf16_supported() else "fp32 (CUDA)"
+        return "bf16 (CUDA)" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32 (CUDA)"
     has = torch.cpu.get_capabilities()
     if has.get("amx_bf16"):
         return "bf16 (AMX)"

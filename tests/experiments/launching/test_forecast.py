@@ -105,3 +105,19 @@ def test_precision_follows_what_the_processor_can(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     assert (hardware.multiplies_in(), hardware.best_precision()) == (said, precision)
+
+
+@pytest.mark.parametrize(
+    ("native", "said", "precision"), [(True, "bf16 (CUDA)", "bf16"), (False, "fp32 (CUDA)", "fp32")]
+)
+def test_bf16_that_a_gpu_only_emulates_is_not_chosen(
+    monkeypatch: pytest.MonkeyPatch, native: bool, said: str, precision: str
+) -> None:
+    """A V100 or T4 computes it, slower than fp32; PyTorch counts that as supported unless it is asked otherwise."""
+
+    def supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert (hardware.multiplies_in(), hardware.best_precision()) == (said, precision)

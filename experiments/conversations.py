@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
-    return ended(partial(show, options), options.images)
+    return ended(partial(show, options), {})
 
 
 @dataclass

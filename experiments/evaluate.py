@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    return ended(partial(evaluate, options), options.runs)
+    return ended(partial(evaluate, options), {"--runs": options.runs})
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -10,22 +10,24 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from open_clip.model import CLIP
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from backbones.foreign.names import to_open_clip
 from backbones.foreign.source import Preprocess
 from backbones.foreign.weights import fill
 from backbones.sizes import Size, VisionSize
+from experiments.command.exits import EXIT_DONE, ended
 from experiments.configuration.overrides import ConfigError
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import PretrainSpec, load_spec
-from experiments.running.world import ENCODER_FILE
+from experiments.running.world import ENCODER_FILE, save_tensors
 
 Library = Literal["timm", "open_clip"]
 TIMM_BASE = "vit_base_patch16_224"  # whose class timm builds; every size is given beside it
@@ -49,12 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("out", type=Path, metavar="OUT", help="written: a .safetensors for timm, a folder for open_clip")
     made.add_argument("--to", default="timm", choices=get_args(Library), help="default: %(default)s")
     options = made.parse_args(arguments)
-    try:
-        print(_WRITERS[options.to](_trained(options.run), options.out))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return ended(partial(export, options), {"OUT": options.out})
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the encoder, print how it is loaded."""
+    encoder = _trained(options.run)
+    options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    print(_WRITERS[options.to](encoder, options.out))
+    return EXIT_DONE
 
 
 def for_timm(encoder: Trained, file: Path) -> str:
@@ -79,9 +84,7 @@ def for_timm(encoder: Trained, file: Path) -> str:
         "pre_norm": size.pre_norm,
         "num_classes": 0,
     }
-    partial = file.with_name(f".{file.stem}.partial.safetensors")
-    save_file({key.removeprefix("vit."): value for key, value in encoder.weights.items()}, partial)
-    partial.replace(file)
+    save_tensors(file, {key.removeprefix("vit."): value for key, value in encoder.weights.items()})
     said = ", ".join(f"{key}={value!r}" for key, value in given.items())
     return f"timm.create_model({TIMM_BASE!r}, {said}, checkpoint_path={str(file)!r})"
 
@@ -117,11 +120,11 @@ def for_open_clip(encoder: Trained, folder: Path) -> str:
         key: value.contiguous() if key.startswith("visual.") else torch.zeros_like(value)
         for key, value in model.state_dict().items()
     }
-    with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f".{folder.name}.") as partial:
-        written = Path(partial) / folder.name
+    with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f".{folder.name}.") as made:
+        written = Path(made) / folder.name
         written.mkdir()
         (written / OPEN_CLIP_FILES[0]).write_text(json.dumps(config, indent=1) + "\n")
-        save_file(held, written / OPEN_CLIP_FILES[1])
+        save_tensors(written / OPEN_CLIP_FILES[1], held)
         shutil.move(written, folder)
     return f"open_clip.create_model({f'local-dir:{folder}'!r})"
 

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
-    return ended(partial(write, options), options.out)
+    return ended(partial(write, options), {"--out": options.out, "--unpack": options.unpack})
 
 
 def write(options: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
-    return ended(partial(score, options), options.data)
+    return ended(partial(score, options), {"--items": options.items, "--submit": options.submit})
 
 
 def score(options: argparse.Namespace) -> int:

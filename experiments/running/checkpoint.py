@@ -61,13 +61,13 @@ def save(folder: Path, step: int, module: nn.Module, trained: Sequence[Optimizer
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, partial / "tensors.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step, **state}))
         for path in partial.iterdir():
-            _sync(path)
+            sync(path)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         shutil.rmtree(partial, ignore_errors=True)  # the space it took is needed to write down what happened
         raise OSError(f"the checkpoint of step {step} cannot be written to {folder}: {error}") from error
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
-    _sync(folder)
+    sync(folder)
     older = [path.name for path in _by_step(folder) if path.name < final.name]  # a later one did not load
     for path in folder.iterdir():
         if path.name not in (final.name, *older[: KEPT - 1]):
@@ -146,7 +146,8 @@ def _trained(trained: Sequence[Optimizer]) -> Iterator[tuple[Optimizer, nn.Param
                 yield optimizer, parameter
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk itself: what comes after may say that it is there."""
     with contextlib.suppress(PermissionError):  # some file systems do not let a folder be opened for this
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.build import build_vision
 from backbones.foreign.source import Preprocess, rebuild
@@ -43,6 +44,7 @@ from experiments.configuration.corpora import Part, get_corpus, own_sets
 from experiments.configuration.place import Place
 from experiments.configuration.typed import from_plain
 from experiments.planning.specs import CorpusSpec, EncoderSpec, PretrainSpec, load_spec
+from experiments.running.checkpoint import sync
 from experiments.running.distributed.agree import is_writer
 from experiments.running.distributed.sharding import gathered
 from experiments.running.training import device
@@ -210,15 +212,29 @@ def save_encoder(folder: Path, vision: Tower) -> None:
 
 
 def save_module(path: Path, module: nn.Module) -> None:
-    """Write the tensors of a module, whole; the file appears under its name when it is whole.
+    """Write the tensors of a module as `save_tensors` does.
 
-    Every rank must call it, as of sharded weights each holds a part; rank 0 writes.
+    Every rank must call it, as of sharded weights each holds a part; rank 0 writes. Raises OSError as that does.
     """
     tensors = gathered(module.state_dict())
     if is_writer():
-        partial = path.with_name(f".{path.name}.partial")
+        save_tensors(path, tensors)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors, whole; the file appears under its name when it is on the disk.
+
+    Raises OSError where the disk refuses; what was there stays.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+        sync(partial)
         partial.replace(path)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        partial.unlink(missing_ok=True)  # the space it took is needed to write down what happened
+        raise OSError(f"{path} cannot be written: {error}") from error
+    sync(path.parent)  # the record is next, and must not outlive it
 
 
 def load_encoder(place: Place, run_id: str) -> Encoder:

@@ -96,3 +96,12 @@ def test_what_cannot_be_exported_says_why(tmp_path: Path, capsys: pytest.Capture
     pretrained(tmp_path / "normed", replace(tiny, vision=replace(tiny.vision, norm_eps=1e-5)))
     assert export.main([str(tmp_path / "normed"), str(tmp_path / "x.safetensors")]) == 2
     assert "timm's norms have an eps of 1e-06, this encoder's 1e-05; use --to open_clip" in capsys.readouterr().err
+    assert export.main([str(tmp_path / "run"), str(tmp_path / "run" / "spec.json" / "x.safetensors")]) == 1
+    assert "spec.json" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pretrained(tmp_path / "run", SIZES["tiny"])
+    for to, name in (("timm", "x.safetensors"), ("open_clip", "lcl")):
+        assert export.main([str(tmp_path / "run"), str(tmp_path / to / "new" / name), "--to", to]) == 0
+        assert [path.name for path in (tmp_path / to / "new").iterdir()] == [name]

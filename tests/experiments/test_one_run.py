@@ -40,5 +40,5 @@ def test_a_command_that_meets_another_ends_in_one_line(tmp_path: Path, capsys: p
     def command() -> int:
         raise Held(tmp_path / "one", lease.attempt)
 
-    assert ended(command, tmp_path) == EXIT_INCOMPLETE
+    assert ended(command, {"--runs": tmp_path}) == EXIT_INCOMPLETE
     assert capsys.readouterr().err.startswith("error: one is being done by process")

@@ -83,7 +83,7 @@ def _state(
         return "running"
     if queued is not None:
         return "running" if queued.state == "RUNNING" else "queued"
-    if submission is not None and (attempt is None or submission.at > attempt.began):
+    if submission is not None and (attempt is None or _never_began(submission, attempt)):
         return "lost"  # submitted again after the last attempt, and gone without another
     if attempt is not None and attempt.ended in ("", "done"):
         return "lost"
@@ -92,6 +92,11 @@ def _state(
     if found is None:
         return "waiting"
     return "blocked" if found.status is Status.BLOCKED else "failed"
+
+
+def _never_began(submission: Submission, attempt: Attempt) -> bool:
+    """Whether a run was submitted after its last attempt: by the job, as the clocks of two hosts differ."""
+    return attempt.job != submission.job and submission.at > attempt.began
 
 
 def _record(folder: Path) -> RunRecord | None:

@@ -72,6 +72,14 @@ def test_a_job_that_never_began_is_lost_too(tmp_path: Path) -> None:
     assert look(tmp_path, {}).state == "lost"
 
 
+@pytest.mark.parametrize("skew", [-300.0, 300.0])
+def test_a_job_that_has_said_how_it_ended_is_believed_whatever_the_clocks_say(tmp_path: Path, skew: float) -> None:
+    asked(tmp_path, at=time.time() + skew)  # by the clock of the machine that submits
+    claim(tmp_path, job="7_0").end("stopped", "stopped by SIGUSR2")
+    seen = look(tmp_path, {})
+    assert seen.state == "stopped" and seen.why.startswith("stopped by SIGUSR2")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"job": 1}'])
 def test_a_submission_that_is_not_whole_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "submission.json").write_text(text)

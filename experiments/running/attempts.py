@@ -145,6 +145,7 @@ class Lease:
 
     def __init__(self, folder: Path, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
+        self.lost = False  # that another owns the run was noticed, and this process told to stop
         self._over = threading.Event()
 
     def check(self) -> None:
@@ -171,6 +172,7 @@ class Lease:
                 os.utime(self._path)
             except LeaseLost:
                 logger.warning("%s was taken over; stopping without another write", self.folder.name)
+                self.lost = True
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             except OSError as error:  # a file system that is away for a moment

@@ -8,6 +8,7 @@ during it, and record.json (last, atomically) after it. The owner of the folder 
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
@@ -75,24 +76,39 @@ def execute(
     folder = place.runs / run_id
     if is_done(folder):
         return Status.DONE
-    with stoppable(), claim(folder, job, log, saved(folder)).beating() as lease:
-        if is_done(folder):  # by another, a moment ago
-            lease.end("done")
-            return Status.DONE
+    with stoppable() as stop:
+        lease = claim(folder, job, log, saved(folder))
         try:
-            return _owned(folder, place, scale, bar, lease, distributed)
+            with lease.beating():
+                return _held(folder, place, scale, bar, lease, distributed)
         except Stopped as stopped:
-            with suppress(LeaseLost):
-                lease.end("stopped", str(stopped))
+            if lease.lost:
+                raise LeaseLost(f"{folder.name}: another process has taken over and goes on") from stopped
             raise
-        except Exception as error:
-            with suppress(LeaseLost, OSError):  # where the record cannot be written, neither may this be
-                lease.end("failed", _said(error))
-            raise
+        finally:
+            if lease.lost:  # its signal was for this run, not for those that follow it in this process
+                stop.forget(signal.SIGTERM)
+
+
+def _held(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, distributed: DistributedConfig) -> Status:
+    """The owner's part, and how it ended noted in its attempt."""
+    if is_done(folder):  # by another, a moment ago
+        lease.end("done")
+        return Status.DONE
+    try:
+        return _owned(folder, place, scale, bar, lease, distributed)
+    except Stopped as stopped:
+        with suppress(LeaseLost):
+            lease.end("stopped", str(stopped))
+        raise
+    except Exception as error:
+        with suppress(LeaseLost, OSError):  # where the record cannot be written, neither may this be
+            lease.end("failed", _said(error))
+        raise
 
 
 def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, distributed: DistributedConfig) -> Status:
-    """The owner's part: what is tried, and what is written down of it."""
+    """What is tried, and what is written down of it."""
     source.import_all()
     _code()
     spec = load_spec(folder)

@@ -37,6 +37,10 @@ class Stop:
         if first and not self.looked_for:
             self.raise_if_asked()
 
+    def forget(self, number: signal.Signals) -> None:
+        """Take a signal for not heard: one that was meant for what has ended by now."""
+        self.by = None if self.by is number else self.by
+
     def raise_if_asked(self) -> None:
         """Raises Stopped where a signal has come."""
         if self.by is not None:

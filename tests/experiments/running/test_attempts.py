@@ -10,12 +10,17 @@ import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from experiments.running import attempts
+from experiments.configuration.place import Place
+from experiments.configuration.recipe import get_scale
+from experiments.running import attempts, lifecycle
 from experiments.running.attempts import Held, LeaseLost, Saved, alive, claim, every, newest
 from experiments.running.saved import saved
+from experiments.running.stopping import Stopped, between_steps, stoppable
+from results.schema import Status
 
 
 @pytest.fixture
@@ -190,3 +195,39 @@ def test_what_lies_beside_attempts_is_no_attempt(tmp_path: Path) -> None:
     for name in ("0009.json.tmp", "x.json", ".now-abc", "notes.txt"):
         (tmp_path / attempts.FOLDER / name).write_text("{}")
     assert claim(tmp_path).attempt.number == 2
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_a_run_that_another_has_taken_over_ends_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: bool
+) -> None:
+    """In its steps or elsewhere; the process goes on with the next run, unless somebody asks it to stop."""
+    monkeypatch.setattr(attempts, "BEAT_SECONDS", 0.05)
+    place = Place(runs=tmp_path, data=get_scale("tiny").config.data)
+
+    def taken(folder: Path, *given: Any) -> Status:
+        (folder / attempts.FOLDER / "0002.json").write_text("{}")
+        if not steps:
+            time.sleep(30)
+        with between_steps() as stop:
+            while stop.by is None:
+                time.sleep(0.01)
+            given[-2].check()  # as before a checkpoint
+        raise AssertionError("it went on")
+
+    def trains(*_: Any) -> Status:
+        with between_steps():
+            return Status.DONE
+
+    with stoppable() as stop:
+        monkeypatch.setattr(lifecycle, "_owned", taken)
+        with pytest.raises(LeaseLost, match="one: .* goes on"):
+            lifecycle.execute("one", place, "tiny")
+        monkeypatch.setattr(lifecycle, "_owned", trains)
+        assert lifecycle.execute("two", place, "tiny") is Status.DONE
+        assert not attempts.every(tmp_path / "one")[1].ended
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGUSR2)
+        stop.forget(signal.SIGTERM)
+        with pytest.raises(Stopped, match="SIGUSR2"):
+            lifecycle.execute("three", place, "tiny")

@@ -1,5 +1,7 @@
 """A term of a loss that never finds an item is a mistake of the settings, not a loss of zero."""
 
+from collections.abc import Mapping
+
 from objectives.functional import Losses, items
 
 WATCHED = 20  # steps
@@ -10,16 +12,19 @@ class EmptyTerm(RuntimeError):
 
 
 class TermItems:
-    """Counts the items of every term over the first steps."""
+    """Counts the items of every term over the first steps, the same whether or not a run is stopped among them."""
 
-    def __init__(self, start: int, steps: int) -> None:
-        """start: the step a run begins or goes on at. A run shorter than WATCHED steps is watched whole."""
-        self.left = WATCHED if steps - start >= WATCHED else steps if start == 0 else 0
-        self.steps, self.found = self.left, dict[str, float]()
+    def __init__(self, start: int, steps: int, found: Mapping[str, float]) -> None:
+        """start: the step a run begins or goes on at; found: `found` of then. A run shorter than WATCHED steps is
+        watched whole.
+        """
+        self.steps = min(WATCHED, steps)
+        self.left = self.steps - start if found or not start else 0  # checkpoints of earlier versions hold none
+        self.found = dict(found)
 
     def see(self, losses: Losses) -> None:
         """After a step. Raises EmptyTerm naming the terms once the steps are over. Every rank must call it."""
-        if not self.left:
+        if self.left <= 0:
             return
         self.left -= 1
         for name, count in items(losses).items():

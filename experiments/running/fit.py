@@ -133,17 +133,17 @@ def fit(
     device = next(module.parameters()).device
     found = checkpoint.newest(run.folder / "checkpoint")
     refuse_different("the step to continue from", None if found is None else found.step, device)
-    start, stream_state = 0, None
+    start, stream_state, items = 0, None, dict[str, float]()
     if found is not None:
         checkpoint.restore(found, module, trained)
-        start, stream_state = found.step, found.state["stream"]
+        start, stream_state, items = found.step, found.state["stream"], found.state.get("items", {})
         logger.info("continuing %s from step %d of %d", run.folder.name, start, stream.steps)
     metrics = MetricsFile(run.folder / "metrics.jsonl", keep_below=start)
     last: dict[str, float] = dict(found.state["last"]) if found is not None else {}
     del found  # its tensors are files that would stay on the disk, dropped or not
     probe_steps = {max(0, round(stream.steps * fifth / 5) - 1) for fifth in range(1, 6)} if probe else set()
     module.train()
-    terms = TermItems(start, stream.steps)
+    terms = TermItems(start, stream.steps, items)
     saved_at, saving = time.monotonic(), 0.0
     with between_steps() as stop:
         for step, batch in enumerate(stream.batches(start if stream_state is None else stream_state), start):
@@ -178,7 +178,7 @@ def fit(
             if asked or heard[0][1]:
                 if is_writer():
                     run.may_write()
-                state = {"stream": stream.state(), "last": last}
+                state = {"stream": stream.state(), "last": last, "items": terms.found}
                 began = time.monotonic()
                 checkpoint.save(run.folder / "checkpoint", done, module, trained, state)
                 saved_at = time.monotonic()

@@ -24,30 +24,45 @@ def see(items: TermItems, steps: int, **counts: int) -> None:
 
 
 def test_a_term_without_an_item_is_named_after_the_steps_that_are_watched() -> None:
-    items = TermItems(0, 1000)
+    items = TermItems(0, 1000, {})
     see(items, WATCHED - 1, contrast=0, generate=7, patches=0)
     with pytest.raises(EmptyTerm, match=f"no item for the loss term 'contrast' and 'patches' in {WATCHED} steps"):
         see(items, 1, contrast=0, generate=7, patches=0)
 
 
 def test_one_item_is_enough() -> None:
-    items = TermItems(0, 1000)
+    items = TermItems(0, 1000, {})
     see(items, 1, contrast=1)
     see(items, 2 * WATCHED, contrast=0)
 
 
 def test_a_term_of_no_weight_may_be_empty() -> None:
-    items = TermItems(0, 1000)
+    items = TermItems(0, 1000, {})
     for _ in range(WATCHED):
         items.see(losses(weight=0.0, contrast=0))
 
 
 def test_a_short_run_is_watched_whole_and_the_rest_of_a_run_is_not_judged() -> None:
-    short = TermItems(0, 3)
+    short = TermItems(0, 3, {})
     see(short, 2, contrast=0)
     with pytest.raises(EmptyTerm, match="in 3 steps"):
         see(short, 1, contrast=0)
-    see(TermItems(998, 1000), 2, contrast=0)
+    see(TermItems(998, 1000, {}), 2, contrast=0)
+
+
+def test_a_run_that_is_continued_is_judged_as_one_that_was_not_stopped() -> None:
+    whole = TermItems(0, 1000, {})
+    see(whole, 15, contrast=0, generate=7)
+    again = TermItems(15, 1000, whole.found)
+    see(again, 4, contrast=0, generate=7)
+    with pytest.raises(EmptyTerm, match=f"'contrast' in {WATCHED} steps"):
+        see(again, 1, contrast=0, generate=7)
+    see(whole, 1, contrast=1, generate=7)
+    see(TermItems(16, 1000, whole.found), 2 * WATCHED, contrast=0, generate=7)  # it was there before
+    for step in (WATCHED, 200):
+        see(TermItems(step, 1000, {"contrast": 1.0, "generate": 9.0}), 2 * WATCHED, contrast=0, generate=7)
+        see(TermItems(step, 1000, {}), 2 * WATCHED, contrast=0)  # a checkpoint of an earlier version
+    see(TermItems(5, 1000, {}), 2 * WATCHED, contrast=0)
 
 
 def test_lcl_on_pairs_that_all_begin_with_the_image_fails_by_name(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error(f"which table? There are {', '.join(TABLES)}")
     options.command = given
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    return ended(partial(_settings if options.list_settings is not None else sweep, options), options.runs)
+    command = _settings if options.list_settings is not None else sweep
+    return ended(partial(command, options), {"--runs": options.runs, "--out": options.out})
 
 
 def _settings(options: argparse.Namespace) -> int:
@@ -136,6 +137,8 @@ def sweep(options: argparse.Namespace) -> int:
         tables, config = asked.rows_and_settings(tables, scale, changes, options)
     if options.launcher == "slurm":
         asked.check_precision(config)
+    if unread := asked.unread(tables, changes, options.launcher):
+        print(f"warning: no run asked for reads {', '.join(unread)}", file=sys.stderr)
     out = asked.out(options)
     published = held.load(options.tables, options.scale, out)
     config = preflight.with_precision(config, held.made_in(published) if options.collate or options.migrate else None)

@@ -10,7 +10,7 @@ from experiments.configuration.corpora import FOLDERS
 from experiments.configuration.overrides import ConfigError, apply, parse, suggest
 from experiments.configuration.recipe import Scale
 from results import publish
-from results.schema import Table
+from results.schema import FULL, Table
 
 
 def check(options: Namespace) -> None:
@@ -21,6 +21,8 @@ def check(options: Namespace) -> None:
             raise ConfigError(f"--{name} is the number of {what}, at least 1, got {value}")
     if options.workers is not None and options.launcher == "slurm":
         raise ConfigError(f"--workers {options.workers} is not read by --launcher slurm, which submits every run")
+    if (options.workers or 1) > 1 and options.launcher == "inline":
+        raise ConfigError(f"--workers {options.workers} is not read by --launcher inline, which does one run at a time")
     for name in ("runs", "out"):
         path = getattr(options, name)
         file = next((each for each in (path, *path.absolute().parents) if each.is_file()), None) if path else None
@@ -53,6 +55,16 @@ def rows_and_settings(
             rows = ", ".join(row.label for row in table.rows)
             raise ConfigError(f"--only: {table.name} has {rows} at other scales, and not at {scale.name!r}")
     return chosen, apply(scale.config, changes)
+
+
+def unread(tables: Sequence[Table], changes: Mapping[str, str], launcher: str) -> list[str]:
+    """Settings that no row asked for reads: one list of them may serve several tables, so they are only said."""
+    rows = [row for table in tables for row in table.rows]
+    read = {f"objectives.{row.objective}." for row in rows}
+    read |= {"full."} if any(row.mode == FULL for row in rows) else set()
+    read |= {"slurm."} if launcher == "slurm" else set()
+    asked = [key for key in changes if key.startswith(("objectives.", "full.", "slurm."))]
+    return [key for key in asked if not key.startswith(tuple(read))]
 
 
 def _only(table: Table, wanted: Sequence[str]) -> Table:

@@ -19,6 +19,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from experiments.configuration.distributed import DistributedConfig
+from experiments.configuration.overrides import ConfigError
 from experiments.launching import queue, states
 from experiments.launching.machine import Launched, Machine
 from experiments.launching.queue import Job, SlurmError
@@ -28,6 +29,7 @@ from experiments.launching.worker import environment
 from experiments.planning.specs import PlannedRun, ranks, stage_of
 from experiments.running import source
 from experiments.running.attempts import Held, claim
+from experiments.running.stopping import SIGNALS
 from results.record import write_atomic
 from results.schema import Kind
 
@@ -37,7 +39,12 @@ HELD = "launch failed requeued held"
 
 
 def slurm(runs: Sequence[PlannedRun], machine: Machine) -> Launched:
-    """Submit what is not under way. Raises SlurmError where SLURM does not answer, after a few tries."""
+    """Submit what is not under way.
+
+    Raises SlurmError where SLURM does not answer, after a few tries, ConfigError where jobs would be sent a signal that
+    they do not hear.
+    """
+    _refuse_other_signal()
     folder = machine.place.shared / "slurm"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is pickled there is run by whoever reads it
     try:
@@ -52,6 +59,13 @@ def slurm(runs: Sequence[PlannedRun], machine: Machine) -> Launched:
         finally:
             lease.end("stopped", "submitted")
     return "submitted"
+
+
+def _refuse_other_signal() -> None:
+    """submitit reads the variable when it is imported, here and in the job, which would then stop without a save."""
+    asked = f"SIG{submitit.JobEnvironment.USR_SIG}"
+    if asked not in {number.name for number in SIGNALS}:
+        raise ConfigError(f"SUBMITIT_PREEMPT_SIGNAL asks for {asked}, which no run hears; unset it, or set it to USR2")
 
 
 class _Submitter:

@@ -60,6 +60,7 @@ REFUSED = {
         "at other scales, and not at 'base16'",
     ),
     "workers of a cluster": (["small", "--launcher", "slurm", "--workers", "2"], "--workers 2 is not read"),
+    "workers of one process": (["small", "--launcher", "inline", "--workers", "8"], "--workers 8 is not read by"),
     "a row in capitals": (["table5", "--only", "LCLL"], "Did you mean 'lcl'?"),
     "seeds": (["small", "--seeds", "0"], "at least 1, or a range like 10-14, got '0'"),
     "range of seeds": (["small", "--seeds", "14-10"], "got '14-10'"),
@@ -101,6 +102,17 @@ def test_a_dry_run_lists_and_touches_nothing(
     said = capsys.readouterr().out
     assert "18 runs: 18 to run" in said and "s0 s1" in said
     assert not (tmp_path / "runs").exists() and not idle
+
+
+def test_settings_that_no_row_reads_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], idle: list[str]
+) -> None:
+    sets = ("objectives.lcl.contrast_weight=0.2", "objectives.clip.label_smoothing=0.1")
+    sets += ("full.classify.vision.lr=1", "slurm.time=60")
+    more = [part for each in sets for part in ("--set", each)]
+    assert main(arguments(tmp_path / "runs", "--dry-run", "--only", "clip", *more)) == 0
+    said = "objectives.lcl.contrast_weight, full.classify.vision.lr, slurm.time"
+    assert capsys.readouterr().err == f"warning: no run asked for reads {said}\n"
 
 
 def test_a_dry_run_needs_no_data_at_the_papers_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    return ended(partial(run, options), options.encoder.parent)
+    return ended(partial(run, options), {"--encoder": options.encoder.parent})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     from experiments.launching import preflight  # imports torch: what a typo can be told without comes before
     from experiments.launching.dialogue import check_dialogue
 
+    if options.seed < 0:
+        raise ConfigError(f"--seed is a whole number from 0 on, got {options.seed}")
     path = options.encoder / record.RECORD_FILE
     if not path.is_file() or record.read(path).status is not Status.DONE:
         raise ConfigError(f"--encoder {options.encoder} is no finished run; give the folder of a pre-training")

@@ -159,3 +159,14 @@ def test_stopped_while_answering_it_goes_on_and_answers_of_other_weights_are_dro
     shutil.rmtree(made / "checkpoint")  # as a message about changed source says: it is trained anew
     assert run(*asked) == 0
     assert '"text": "kept ' not in said.read_text()
+    shutil.rmtree(made)
+    shutil.copytree(folder / "copy", made)
+    for weights in (made / "checkpoint").glob("step-*/tensors.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:100])  # torn
+    assert run(*asked) == 0
+    assert '"text": "kept ' not in said.read_text()
+
+
+def test_a_seed_that_no_record_can_hold_is_told_before_anything_is_looked_for(capsys):
+    assert dialogue.main(["--encoder", "nowhere", "--data", "nowhere", "--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "error: --seed is a whole number from 0 on, got -1\n"

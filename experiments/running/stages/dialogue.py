@@ -101,7 +101,7 @@ class Dialogue:
             precision=decided(self.spec.precision),
         )
         scored = self.spec.stage == "tune"
-        if checkpoint.newest_step(self.run.folder / "checkpoint") < stream.steps:  # what was said, others said
+        if not self._has_trained(stream.steps):  # what was said, others said
             for kept in (ANSWERS, SHUFFLED):
                 shutil.rmtree(self.run.folder / kept, ignore_errors=True)
         fitting: dict[str, Any] = {"run": self.run, "seed": self.spec.seed, "cadence": Cadence(at_end=scored)}
@@ -114,6 +114,11 @@ class Dialogue:
         groups = by_algorithm(frozen_transfer(module, self.vision, self.stage), module, self.stage.matrices)
         with unchanged(self.vision):
             outcome.metrics |= fit(module, stream, groups, optimisation, **fitting)
+
+    def _has_trained(self, steps: int) -> bool:
+        """Whether a checkpoint that can be used holds the weights after the last step."""
+        found = checkpoint.newest(self.run.folder / "checkpoint")
+        return found is not None and found.step == steps
 
     def check_questions(self) -> None:
         """Raises ValueError where a question and its answer are longer than what the language model reads."""

@@ -147,7 +147,7 @@ class FakeCatalogue:
         return StageFacts(Talk(), protocol=1)
 
     def size(self, name: str) -> Any:
-        return FakeSize(name, {"width": 128}, {"width": 64})
+        return FakeSize(name, {"width": 128, "image_size": 32, "patch_size": 8}, {"width": 64, "positions": 2048})
 
     def config_class(self, group: str, name: str) -> type:
         if group in ("transfer", "full"):

@@ -89,6 +89,23 @@ class VisionTuning:
             )
 
 
+def check_adam(given: Any) -> None:
+    """Raises ValueError for what AdamW cannot work with, or what would turn its steps around. given: a recipe."""
+    if given.grad_clip is not None:
+        refuse_not_positive("grad_clip", given.grad_clip)
+    refuse_not_positive("eps", given.eps)
+    if given.weight_decay < 0:
+        raise ValueError(f"weight_decay must not be negative, got {given.weight_decay}")
+    if not all(0 <= beta < 1 for beta in given.betas):
+        raise ValueError(f"betas are two numbers in [0, 1), got {given.betas[0]} and {given.betas[1]}")
+
+
+def refuse_not_positive(name: str, value: float) -> None:
+    """Raises ValueError for 0 and below."""
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+
+
 PictureProtocol = Literal["cached", "augmented"]
 # Settings that mean something only beside another; planning refuses them elsewhere.
 AUGMENTED = {"only_with": ("pictures", "augmented")}
@@ -130,10 +147,14 @@ class TransferConfig:
             raise ValueError(f"rand_augment is a magnitude from 0 to 10, got {self.rand_augment}")
         for name in ("epochs", "steps", "batch"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
+            if value is not None:
+                refuse_not_positive(name, value)
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
+        refuse_not_positive("lr", self.lr)
+        if self.lr_pretrained < 0:
+            raise ValueError(f"lr_pretrained must be positive, or 0 to train nothing of it, got {self.lr_pretrained}")
+        check_adam(self)
 
     def steps_over(self, images: int) -> int:
         """Steps of a run over that many training images; an epoch is ceil(images / batch), its last batch is kept.

@@ -6,6 +6,7 @@ tasks are declared by those packages; `objectives`, `transfer`, `full` and `dial
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +88,12 @@ class DataConfig:
         for name in ("vocabulary", "max_images", "seq_len", "text_len"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("tokenizer", "llm"):
+            given = getattr(self, name)
+            if given == "":
+                raise ValueError(f"data.{name} is empty; give a folder or a cached name, or none")
+            if given is not None and given.startswith("~"):  # a name is no path, and stays as it is
+                raise ValueError(f"data.{name} begins with ~, which is left to the shell; write {expanduser(given)}")
         if self.workers < 0:
             raise ValueError(f"data.workers is a number of processes, 0 for none, got {self.workers}")
         if not 0 <= self.max_broken <= 1:
@@ -130,10 +137,7 @@ class OptimRecipe:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_share < 1:
             raise ValueError(f"warmup_share is a share of the steps in [0, 1), got {self.warmup_share}")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"clip_norm must be positive, or none for no clipping, got {self.clip_norm}")
-        if self.weight_decay < 0 or self.eps <= 0:
-            raise ValueError(f"weight_decay must be >= 0 and eps > 0, got {self.weight_decay} and {self.eps}")
+        _check_adam(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +152,21 @@ class OptimConfig:
     eps: float  # of Adam
     clip_norm: float | None  # of the global gradient norm; none: only logged
     precision: Precision  # auto: bf16 where the machine multiplies matrices in it
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.warmup_steps < 0:
+            raise ValueError(f"lr must be positive and warmup_steps >= 0, got {self.lr} and {self.warmup_steps}")
+        _check_adam(self)
+
+
+def _check_adam(given: OptimRecipe | OptimConfig) -> None:
+    """Raises ValueError for what AdamW cannot work with, or what would turn its steps around."""
+    if given.clip_norm is not None and given.clip_norm <= 0:
+        raise ValueError(f"clip_norm must be positive, or none for no clipping, got {given.clip_norm}")
+    if given.weight_decay < 0 or given.eps <= 0:
+        raise ValueError(f"weight_decay must be >= 0 and eps > 0, got {given.weight_decay} and {given.eps}")
+    if not all(0 <= beta < 1 for beta in given.betas):
+        raise ValueError(f"betas are two numbers in [0, 1), got {given.betas[0]} and {given.betas[1]}")
 
 
 def resolve_optim(recipe: OptimRecipe, lr: float, steps: int) -> OptimConfig:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from data.tokenizer import OPT_SPECIAL
 from experiments.planning.flops import Sizes, Work, step_flops
 from experiments.planning.plan import Plan
 from experiments.planning.specs import CorpusSpec, PlannedRun, PretrainSpec
@@ -169,9 +170,10 @@ def _disk(missing: Sequence[PlannedRun]) -> str:
 
 
 def _vocabulary(spec: PretrainSpec) -> int:
-    """Embedding rows: the model's own, or those of the BPE that is trained for the run ("bpe-1024")."""
+    """Embedding rows: the model's own, OPT's, or those of the BPE that is trained for the run ("bpe-1024")."""
     assert spec.data is not None
-    return int(spec.model["language"]["vocab_size"] or spec.data.tokenizer.removeprefix("bpe-"))
+    trained = OPT_SPECIAL.vocab_size if spec.data.tokenizer == "opt" else spec.data.tokenizer.removeprefix("bpe-")
+    return int(spec.model["language"]["vocab_size"] or trained)
 
 
 def _encoder(spec: PretrainSpec) -> int:

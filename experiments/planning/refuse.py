@@ -1,5 +1,6 @@
 """What a row asks for that cannot be: refused when it is resolved, with both values and what to set instead."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -18,6 +19,21 @@ def refuse_small_shares(row: str, corpus: PretrainCorpus, config: RunConfig) -> 
                 f"row {row!r}: of the {step} images of a step {corpus.name!r} leaves {images} to {part.name}, but one "
                 f"of its entries may hold {need}; give it more weight, or raise pretrain.images_per_step"
             )
+
+
+def refuse_lengths(row: str, corpus: PretrainCorpus, config: RunConfig, model: Mapping[str, Any]) -> None:
+    """Raises ConfigError where rows of documents may be longer than what the language model has positions for, or
+    hold no image. model: its sizes.
+    """
+    if corpus.pairs:
+        return
+    vision, length, most = model["vision"], config.data.seq_len, model["language"]["positions"]
+    least = (vision["image_size"] // vision["patch_size"]) ** 2 + 4
+    if not least <= length <= most:
+        raise ConfigError(
+            f"row {row!r}: data.seq_len is {length}; at size {config.size!r} an image and its markers need {least} "
+            f"tokens, and the language model has {most} positions: set it between the two"
+        )
 
 
 def refuse_ranks(row: str, corpus: PretrainCorpus, config: RunConfig) -> None:

@@ -14,7 +14,13 @@ from experiments.configuration.overrides import ConfigError
 from experiments.planning.catalogue import Catalogue
 from experiments.planning.dialogue import Start, planned_stages
 from experiments.planning.fairness import Resolved
-from experiments.planning.refuse import refuse_ranks, refuse_small_shares, refuse_unused, refuse_wide_spans
+from experiments.planning.refuse import (
+    refuse_lengths,
+    refuse_ranks,
+    refuse_small_shares,
+    refuse_unused,
+    refuse_wide_spans,
+)
 from experiments.planning.specs import (
     ABSENT,
     CORPUS,
@@ -115,6 +121,7 @@ class Resolver:
             refuse_wide_spans(row.label, facts.slots(own, patches), patches)
         refuse_small_shares(row.label, corpus, config)
         refuse_ranks(row.label, corpus, config)
+        refuse_lengths(row.label, corpus, config, model)
         read = {part.name: part.field(config.data) for part in corpus.parts}
         sources = {CORPUS: read[corpus.name]} if len(read) == 1 else {f"{CORPUS}:{n}": f for n, f in read.items()}
         budget = config.pretrain

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from transfer.base import VisionTuning
+from transfer.base import VisionTuning, check_adam, refuse_not_positive
 
 PROTOCOL = 2  # bump when equal specs would train other weights or score otherwise
 PICTURES = "pictures"  # folder of a benchmark's pictures, beside its files
@@ -34,14 +34,7 @@ class Stage:
             refuse_not_positive(name, getattr(self, name))
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps in [0, 1), got {self.warmup}")
-        if self.grad_clip is not None:
-            refuse_not_positive("grad_clip", self.grad_clip)
-
-
-def refuse_not_positive(name: str, value: float) -> None:
-    """Raises ValueError for 0 and below."""
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+        check_adam(self)
 
 
 @dataclass(frozen=True, kw_only=True)

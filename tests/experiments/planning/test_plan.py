@@ -579,3 +579,11 @@ def test_a_seed_of_transfer_leaves_pre_training_alone_and_is_every_row_s() -> No
     assert {slot.seed for slot in after.slots["table1"]} == {0, 1}
     with pytest.raises(ConfigError, match="transfer_seed is a whole number from 0 on"):
         plan(sets=["transfer_seed=-1"])
+
+
+@pytest.mark.parametrize("length", [19, 2049])
+def test_rows_that_a_model_cannot_read_or_that_hold_no_image_are_refused(length: int) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.seq_len is {length}; .* need 20 tokens, .* has 2048 positions: set"):
+        plan(sets=[f"data.seq_len={length}"])
+    pairs = replace(TABLE1, rows=tuple(row for row in TABLE1.rows if row.objective == "clip"))
+    plan([pairs], sets=[f"data.seq_len={length}"])  # not read

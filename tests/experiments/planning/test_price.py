@@ -119,3 +119,13 @@ def test_the_papers_scale_has_a_bill_without_any_record(capsys: pytest.CaptureFi
     found = re.search(r"FLOPs: (\S+)", said)
     assert found and float(found[1]) == pytest.approx(3 * 2.048e9 * 477e9, rel=0.1)
     assert "process hours: not known, as no finished run is of this scale" in said
+
+
+def test_a_vocabulary_of_opt_has_its_size() -> None:
+    config = without_details(replace(TINY.config, data=replace(TINY.config.data, tokenizer="facebook/opt-125m")))
+    made = build_plan([TABLE1], [1], TINY, config, Suite(), DIGESTS | {"tokenizer": "facebook/opt-125m"})
+    own = price(plan(), (), Known((), "tiny"))
+    said = price(made, (), Known((), "tiny"))
+    larger = [float(re.search(r"([0-9.e+]+) GB more", text)[1]) for text in (own, said)]  # type: ignore[index]
+    width, bytes_with_moments = 128, 12
+    assert larger[1] - larger[0] == pytest.approx((50_272 - 1024) * width * bytes_with_moments / 1e9, rel=0.1)

@@ -109,14 +109,14 @@ def _held(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, distr
 
 def _owned(folder: Path, place: Place, scale: str, bar: bool, lease: Lease, distributed: DistributedConfig) -> Status:
     """What is tried, and what is written down of it."""
-    source.import_all()
-    _code()
     spec = load_spec(folder)
     progress = Progress(folder, _stage(spec), getattr(spec, "images_per_step", 0), bar)
     progress.write(note="starting")
     began, busy = time.monotonic(), _busy()
     status, reason, outcome = Status.DONE, "", Outcome()
     try:
+        source.import_all()
+        _code()
         if not lease.attempt.job:  # what was submitted was pinned then
             source.pin(folder)
         source.check(folder)

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from experiments.running import lifecycle, source
 from experiments.running.attempts import claim
 from experiments.running.source import SourceChanged, check, is_pinned, pin
 from objectives import registry
+from results.schema import Kind
 
 
 @pytest.fixture
@@ -129,9 +131,19 @@ def test_an_objective_is_run_as_it_was_when_the_first_run_began(mine: Path, capl
 
 
 def test_everything_is_imported_before_the_code_is_noted_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pinned(BaseException):
+        """Ends it there."""
+
     order = []
+
+    def pinned(folder: Path) -> None:
+        order.append("pinned")
+        raise Pinned
+
     monkeypatch.setattr(source, "import_all", lambda: order.append("imported"))
+    monkeypatch.setattr(source, "pin", pinned)
     monkeypatch.setattr(lifecycle, "_code", lambda: order.append("noted"))
-    with pytest.raises(FileNotFoundError), claim(tmp_path).beating() as lease:  # there is no spec
+    monkeypatch.setattr(lifecycle, "load_spec", lambda folder: SimpleNamespace(kind=Kind.PRETRAIN))
+    with pytest.raises(Pinned), claim(tmp_path).beating() as lease:
         lifecycle._owned(tmp_path, None, "tiny", False, lease, None)  # type: ignore[arg-type]
-    assert order == ["imported", "noted"]
+    assert order == ["imported", "noted", "pinned"]

@@ -14,6 +14,12 @@ from transformers.utils.hub import cached_file
 from backbones.lm import LanguageModel
 from backbones.sizes import Activation, LanguageSize
 
+_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+_FETCH = (
+    "give the folder that holds its config.json and weights, or fetch it into the Hugging Face cache first with "
+    "`hf download` (runs never download)"
+)
+
 
 def read_whole(kind: Any, source: str) -> Any:
     """A model of transformers in fp32 on CPU.
@@ -84,13 +90,6 @@ def check_opt(source: str) -> OPTConfig:
     if not any(_held(source, name) for name in _WEIGHTS):
         raise ValueError(f"no weights of the language model {source!r} here; {_FETCH}")
     return config
-
-
-_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
-_FETCH = (
-    "give the folder that holds its config.json and weights, or fetch it into the Hugging Face cache first with "
-    "`hf download` (runs never download)"
-)
 
 
 def _held(source: str, name: str) -> bool:

@@ -10,7 +10,6 @@ set holds too, steps of an epoch and how much of the rows is padding. The same a
 import argparse
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data.arguments import threshold
 from data.audit.picture import draw
 from data.audit.report import printed, report
 from data.audit.survey import Pictures, survey
@@ -44,14 +44,6 @@ def _tokenizer(corpus: Corpus, source: str | None) -> Tokenizer:
         return Tokenizer.opt(source)
     texts = [text for entry in spread(corpus) if not isinstance(entry, Bad) for text in entry.segments]
     return Tokenizer.train_bpe(texts, VOCABULARY)
-
-
-def _threshold(text: str) -> float | None:
-    if text == "none":
-        return None
-    if not math.isfinite(number := float(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number that similarities can be compared with")
-    return number
 
 
 def _file(text: str) -> Path:
@@ -101,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of MMC4 shards, of tars or of OBELICS")
     top.add_argument("--shards", type=_positive, help="read only so many shards, evenly over the corpus")
     for name, kind, what in (
-        ("sim_threshold", _threshold, "of an image to its sentence in MMC4, or none"),
+        ("sim_threshold", threshold, "of an image to its sentence in MMC4, or none"),
         ("max_images", _positive, "of a document"),
         ("seq_len", _positive, "longest row of a document in tokens"),
         ("text_len", _positive, "longest caption of a pair in tokens"),

@@ -10,12 +10,12 @@ gets train-<k>.parquet, images/<k>.tar and manifest.json, and images stand where
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from data.arguments import threshold
 from data.convert.conversion import SHARDS, Format, NothingKept, Settings, convert, summary
 from data.convert.pairs import export
 from data.convert.sentences import LANGUAGES
@@ -126,16 +126,8 @@ def _add_pairs(sources: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default="published",
         help="optimal: matched again by the similarities given, for the images that are there",
     )
-    pairs.add_argument("--sim-threshold", type=_threshold, default=0.24, help="of an image to its sentence, or none")
+    pairs.add_argument("--sim-threshold", type=threshold, default=0.24, help="of an image to its sentence, or none")
     pairs.add_argument("--max-images", type=_at_least(1, int), default=6, help="of a document")
-
-
-def _threshold(text: str) -> float | None:
-    if text == "none":
-        return None
-    if not math.isfinite(number := float(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number that similarities can be compared with")
-    return number
 
 
 def _export(args: argparse.Namespace) -> int:
